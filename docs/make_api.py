@@ -1,0 +1,101 @@
+"""Write api.md from the docstrings of the public names.
+
+python docs/make_api.py
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import encoding_nb  # noqa: E402
+
+PAGE = ROOT / "docs" / "api.md"
+HEAD = """# Public names
+
+Made from the docstrings by `docs/make_api.py` (`make docs`): do not edit. All of these are imported from
+`encoding_nb`; the heading says in which module each is written. Words are explained in the
+[glossary](glossary.md).
+"""
+
+
+def groups() -> dict[str, list[str]]:
+    """{module: its public names}, in the order of the package's own list."""
+    found: dict[str, list[str]] = {}
+    for name in encoding_nb.__all__:
+        home = inspect.getmodule(getattr(encoding_nb, name)).__name__
+        found.setdefault(home, []).append(name)
+    return found
+
+
+def signature(name: str, value: Any) -> str:
+    """`name(arguments)`, without annotations where they are long."""
+    if inspect.isclass(value) and not value.__module__.startswith("encoding_nb.panel"):
+        fields = getattr(value, "__dataclass_fields__", None)
+        if fields is not None:
+            return f"class {name}({', '.join(fields)})"
+    try:
+        parameters = inspect.signature(value).parameters.values()
+    except (TypeError, ValueError):
+        return name
+    bare = [p.replace(annotation=p.empty, default=in_order(p.default)) for p in parameters]
+    return f"{name}{inspect.Signature(bare)}"
+
+
+def in_order(default: Any) -> Any:
+    """A set as a list in order, since a set's own order differs from run to run."""
+    return sorted(default) if isinstance(default, (set, frozenset)) else default
+
+
+def referred(value: Any, described: str, *, public: bool = False) -> list[tuple[str, Any]]:
+    """Functions of the same module that a docstring leaves the description of its arguments to.
+
+    `public` ones have an entry of their own, and are left out unless asked for.
+    """
+    module = inspect.getmodule(value)
+    names = dict.fromkeys(re.findall(r"`(?:\w+\.)?(\w+)`", described))
+    found = [
+        (name, getattr(module, name, None)) for name in names if public or name not in encoding_nb.__all__
+    ]
+    return [
+        (name, other)
+        for name, other in found
+        if inspect.isfunction(other) and "Raises" in (other.__doc__ or "")
+    ]
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for home, names in sorted(groups().items()):
+        file = home.replace(".", "/")
+        path = f"{file}.py" if (ROOT / f"{file}.py").is_file() else f"{file}/__init__.py"
+        parts.append(f"## [{home.removeprefix('encoding_nb.')}](../{path})\n")
+        for name in names:
+            value = getattr(encoding_nb, name)
+            described = inspect.getdoc(value) or ""
+            parts.append(f"### {name}\n\n{block(name, value, described)}")
+            for other, target in referred(value, described):
+                parts.append(f"It refers to:\n\n{block(other, target, inspect.getdoc(target))}")
+    return "\n".join(parts)
+
+
+def block(name: str, value: Any, described: str) -> str:
+    """Signature and docstring."""
+    return f"```python\n{signature(name, value)}\n```\n\n```text\n{described}\n```\n"
+
+
+def main() -> None:
+    """Write the page."""
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()

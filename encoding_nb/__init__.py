@@ -1,0 +1,70 @@
+"""Voxelwise encoding models with language-model features, for notebooks.
+
+    from encoding_nb import Settings, load_assembly, run
+
+    assembly = load_assembly("demo")
+    result = run(assembly, Settings(layer_idx=3))
+
+Importing this package is quick: a name's module is imported when the name is first used, and torch,
+pycortex and ipywidgets only by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "assembly": ("Assembly", "Story", "Surface", "Words"),
+    "estimates": ("estimate",),
+    "partitioning": ("partition",),
+    "lazy": ("LazyArray",),
+    "datasets": ("convert", "fetch_lebel", "load_assembly", "read_word_table", "save_assembly"),
+    "stimuli": ("context_windows", "read_textgrid"),
+    "activations": ("ActivationSpec", "available_models", "layer_activations", "model_info"),
+    "design": ("Trimming", "add_delays", "downsample", "standardize"),
+    "ridge": ("make_folds", "nested_cv", "ridge_cv"),
+    "scoring": ("correlation", "correlation_pvalues", "fdr", "noise_ceiling", "permutation_pvalues"),
+    "pipeline": ("Progress", "Result", "Settings", "run_steps", "to_code"),
+    "running": ("run",),
+    "records": ("compare_runs", "list_runs", "load_run", "save_run"),
+    "sweep": ("run_sweep", "settings_grid", "story_subsets", "sweep_steps", "sweep_table"),
+    "sweep_tables": ("curve_table",),
+    "sweep_plots": (
+        "plot_layer_profiles",
+        "plot_learning_curve",
+        "plot_lookback",
+        "plot_model_comparison",
+        "plot_sweep",
+    ),
+    "brain": ("flatmap", "roi_table", "vertex_surface"),
+    "webgl": ("export_webgl", "serve_folder"),
+    "plots": (
+        "plot_best_layer",
+        "plot_comparison",
+        "plot_delays",
+        "plot_flatmap",
+        "plot_layers",
+        "plot_partition",
+        "plot_rois",
+        "plot_stories",
+        "plot_timeline",
+        "plot_trimming",
+        "plot_voxel",
+    ),
+    "panel": ("brain_view", "control_panel"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,233 @@
+"""The built-in demo: real stories, a real language model, a real cortex, and simulated BOLD.
+
+What the simulated subject does is known, and kept in `Assembly.truth`:
+
+- voxels of the auditory cortex (AC) follow word rate;
+- voxels of Broca's area, sPMv and a belt around AC follow one layer of the demo model at one
+  lookback, each by its own direction in that layer's space;
+- some voxels of AC and its belt follow both;
+- all others hold autocorrelated noise only.
+
+Signals pass through a hemodynamic response; the share of signal differs from voxel to voxel; the
+test story is heard `N_REPEATS` times. Everything follows from `SEED`.
+
+The language signal is stored in demo_data/truth.npz (made by demo_data/make/truth.py from the model
+itself), so that loading the demo does not run the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from scipy.signal import lfilter
+from scipy.stats import gamma
+
+from .. import features, stimuli, surfaces
+from ..assembly import Array, Assembly, Story, Words
+
+DATA = Path(__file__).resolve().parent / "demo_data"
+SURFACE = surfaces.SHIPPED
+VOXEL_MM = (4.13, 2.24, 2.24)  # z, y, x of S1's transform "fullhead"
+SUBJECT = "S1 (simulated BOLD)"
+SEED = 20261123
+TR = 2.0  # seconds
+TEST_STORY = "lasttrainhome"
+N_REPEATS = 5
+LAYER_IDX, LOOKBACK, CONTEXT_TYPE = 4, 64, "fullcontext"
+LANGUAGE_ROIS = ("Broca", "sPMv")
+BELT_MM = 9.0  # voxels this near to AC, outside it, follow language
+NOISE_AR = 0.45  # lag-one autocorrelation of the noise
+STRENGTH = (0.25, 0.75)  # share of signal in a voxel's standard deviation, lowest and highest
+
+# Scans start 10 s before the sound and end after it; the outer 10 volumes at each side are not in
+# the responses (as in LeBel's data), and the feature grid is that of `Trimming` "lebel".
+SECONDS_BEFORE, SILENT_TRS_AFTER = 10.0, 10
+TRIMMED_TRS = 10
+
+
+def read_story_words(name: str) -> Words:
+    """Words of a demo story."""
+    return stimuli.read_textgrid(DATA / "stories" / f"{name}.TextGrid", tier="word")
+
+
+def story_names() -> tuple[str, ...]:
+    """Training stories in alphabetical order, the test story last."""
+    names = sorted(path.stem for path in (DATA / "stories").glob("*.TextGrid"))
+    return (*(n for n in names if n != TEST_STORY), TEST_STORY)
+
+
+def n_volumes(words: Words) -> int:
+    """Volumes scanned while the story was heard, silence at both ends included."""
+    return int(SECONDS_BEFORE / TR) + int(np.ceil(words.offsets[-1] / TR)) + SILENT_TRS_AFTER
+
+
+def tr_times(words: Words) -> Array:
+    """(n_volumes - 5,) seconds: the grid on which features are sampled."""
+    return TR * np.arange(n_volumes(words) - 5) - SECONDS_BEFORE
+
+
+def hemodynamic_response(n_lags: int = 15) -> Array:
+    """(n_lags,) double-gamma response at lags 0, TR, 2 TR, ..., unit sum of squares.
+
+    Peak near 5 s, undershoot near 15 s at a sixth of it: Glover (1999), NeuroImage 9, 416-429, with
+    the shapes of SPM's canonical response.
+    """
+    t = TR * np.arange(n_lags)
+    response = gamma.pdf(t, 6) - gamma.pdf(t, 16) / 6
+    return response / np.linalg.norm(response)
+
+
+def _through_hrf(signal: Array) -> Array:
+    return lfilter(hemodynamic_response(), 1.0, signal, axis=0)
+
+
+def _rows(story_length: int) -> slice:
+    """The rows of a feature grid of this length for which there are responses."""
+    return slice(TRIMMED_TRS, story_length - 5)
+
+
+def _zscore(signal: Array) -> Array:
+    return (signal - signal.mean(axis=0)) / signal.std(axis=0)
+
+
+@cache
+def rois() -> dict[str, Array]:
+    """{name: (n_voxels,) bool}: the areas drawn on S1's flatmap."""
+    return surfaces.roi_masks(SURFACE)
+
+
+@cache
+def areas() -> dict[str, Array]:
+    """{"wordrate", "language", "both", "noise": (n_voxels,) bool}: what each voxel follows."""
+    core = rois()["AC"]
+    near = _distance_mm(core) <= BELT_MM
+    belt = near & ~core
+    rng = np.random.default_rng([SEED, 1])
+    both = (core | belt) & (rng.random(core.size) < 0.25)
+    language = (belt | np.any([rois()[name] for name in LANGUAGE_ROIS], axis=0)) & ~both & ~core
+    wordrate = core & ~both
+    return {"wordrate": wordrate, "language": language, "both": both, "noise": ~(wordrate | language | both)}
+
+
+def _distance_mm(voxels: Array) -> Array:
+    """(n_voxels,) distance in mm of every voxel from the nearest of `voxels`."""
+    from scipy.spatial import cKDTree
+
+    positions = np.argwhere(surfaces.surface_mask(SURFACE)) * VOXEL_MM
+    return cKDTree(positions[voxels]).query(positions)[0]
+
+
+@cache
+def _mixing() -> dict[str, Array]:
+    """Per voxel: weights of the language components and of word rate, and the share of signal."""
+    truth = areas()
+    n_voxels = truth["noise"].size
+    n_components = int(_stored_truth()["n_components"])
+    rng = np.random.default_rng([SEED, 2])
+    language = rng.standard_normal((n_components, n_voxels)).astype(np.float32) / np.sqrt(n_components)
+    language[:, ~(truth["language"] | truth["both"])] = 0
+    wordrate = (truth["wordrate"] | truth["both"]).astype(np.float32)
+    strength = rng.uniform(*STRENGTH, n_voxels).astype(np.float32)
+    strength[truth["noise"]] = 0
+    return {"language": language, "wordrate": wordrate, "strength": strength}
+
+
+def _stored_truth() -> dict[str, Array]:
+    with np.load(DATA / "truth.npz", allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def signal(name: str, words: Words) -> Array:
+    """(n_rows, n_voxels) float32: what a story evokes, unit variance in voxels that follow something."""
+    mixing, components = _mixing(), _stored_truth()[name]
+    rows = _rows(len(components))
+    language = _zscore(_through_hrf(components)[rows]).astype(np.float32)
+    rate = (
+        _zscore(_through_hrf(features.word_rate(words, tr_times(words)))[rows])
+        .astype(np.float32)
+        .reshape(-1, 1)
+    )
+    mixed = language @ mixing["language"]
+    mixed += rate * mixing["wordrate"]
+    spread = mixed.std(axis=0)
+    return mixed / np.where(spread > 0, spread, 1)
+
+
+def noise(shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """Unit-variance noise, autocorrelated over rows (first order)."""
+    white = rng.standard_normal(shape, dtype=np.float32)
+    white[0] /= np.sqrt(1 - NOISE_AR**2)
+    white *= np.float32(np.sqrt(1 - NOISE_AR**2))
+    return lfilter(np.float32([1]), np.float32([1, -NOISE_AR]), white, axis=0)
+
+
+class SimulatedRepeats:
+    """(n_repeats, n_rows, n_voxels) presentations of one story, made anew whenever they are read."""
+
+    def __init__(self, name: str, words: Words, n_repeats: int) -> None:
+        self._name, self._words = name, words
+        self.shape = (n_repeats, len(tr_times(words)) - TRIMMED_TRS - 5, surfaces.voxel_count(SURFACE))
+        self.dtype = np.dtype(np.float32)
+
+    def presentations(self, repeats: Iterable[int]) -> Iterator[Array]:
+        """(n_rows, n_voxels) of each of the given presentations: the same signal, other noise."""
+        strength = _mixing()["strength"]
+        evoked = strength * signal(self._name, self._words)
+        for repeat in repeats:
+            rng = np.random.default_rng([SEED, 3, repeat, *self._name.encode()])
+            bold = noise(self.shape[1:], rng)
+            bold *= np.sqrt(1 - strength**2)
+            bold += evoked
+            yield bold
+
+    def mean(self) -> Array:
+        """(n_rows, n_voxels) average over the presentations."""
+        return sum(self.presentations(range(self.shape[0]))) / np.float32(self.shape[0])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        repeats, *rest = key if isinstance(key, tuple) else (key,)
+        chosen = np.arange(self.shape[0])[repeats]
+        found = [bold[tuple(rest)] for bold in self.presentations(np.atleast_1d(chosen).tolist())]
+        return np.stack(found) if np.ndim(chosen) else found[0]
+
+
+def _story(name: str) -> Story:
+    words = read_story_words(name)
+    heard = SimulatedRepeats(name, words, N_REPEATS if name == TEST_STORY else 1)
+    return Story(
+        name=name,
+        words=words,
+        tr_times=tr_times(words),
+        bold=heard.mean(),
+        repeats=heard if len(heard) > 1 else None,
+    )
+
+
+def load() -> Assembly:
+    """The demo as an `Assembly`; some four seconds, and the same numbers every time."""
+    return Assembly(
+        subject=SUBJECT,
+        tr=TR,
+        stories={name: _story(name) for name in story_names()},
+        test_stories=(TEST_STORY,),
+        surface=SURFACE,
+        rois={name: rois()[name] for name in sorted(rois())},
+        truth=MappingProxyType(
+            {
+                "areas": areas(),
+                "strength": _mixing()["strength"],
+                "model_name": "demo",
+                "layer_idx": LAYER_IDX,
+                "lookback": LOOKBACK,
+                "context_type": CONTEXT_TYPE,
+                "seed": SEED,
+            }
+        ),
+    )

@@ -1,0 +1,119 @@
+"""Stories from arrays in memory, for `Assembly.from_arrays`: what does not fit is said, naming the story."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from .assembly import Story, Words, check_words_in_run
+
+_ASSEMBLY_PARTS = ("surface", "rois", "voxel_names", "truth")
+_MISSING_WORDS = frozenset(["nan", "NaN", "None", "<NA>"])  # as pandas and Python write them
+_STORY_PARTS = ("words", "onsets", "offsets", "bold", "tr_times", "repeats", "contexts", "extras")
+
+
+def refuse_parts(
+    subject: str,
+    stories: Any,
+    *,
+    tr: Any,
+    test_stories: Any,
+    first_tr: Any,
+    fields: Mapping[str, Any],
+) -> None:
+    """A ValueError for the first argument of `Assembly.from_arrays` that cannot be, before any story is looked at."""
+    if isinstance(test_stories, str):
+        raise ValueError(
+            f"Assembly of {subject}: expected test_stories as a list of names, got {test_stories!r}; write "
+            f"[{test_stories!r}]."
+        )
+    if not isinstance(stories, Mapping) or not all(isinstance(parts, Mapping) for parts in stories.values()):
+        raise ValueError(
+            f'Assembly of {subject}: expected stories as {{name: {{"words": ..., "bold": ...}}}}, got '
+            f"{_kind(stories)}."
+        )
+    unknown = [name for name in fields if name not in _ASSEMBLY_PARTS]
+    if unknown:
+        raise ValueError(
+            f"Assembly of {subject}: unknown parts {', '.join(unknown)}; besides its stories there can be "
+            f"{', '.join(_ASSEMBLY_PARTS)}."
+        )
+    if not _is_number(tr) or not tr > 0:
+        raise ValueError(f"Assembly of {subject}: expected a TR above 0 s, got {tr!r}.")
+    if not _is_number(first_tr):
+        raise ValueError(f"Assembly of {subject}: expected first_tr in seconds, got {first_tr!r}.")
+
+
+def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: float) -> Story:
+    """One story of the parts that `Assembly.from_arrays` lists."""
+    unknown = [part for part in parts if part not in _STORY_PARTS]
+    missing = [part for part in ("words", "bold") if part not in parts]
+    if unknown or missing:
+        problem = f"no {' and no '.join(missing)}" if missing else f"unknown parts {', '.join(unknown)}"
+        raise ValueError(f"{name}: {problem}; a story is made of {', '.join(_STORY_PARTS)}.")
+    bold = parts["bold"] if hasattr(parts["bold"], "shape") else np.asarray(parts["bold"])
+    kind = np.dtype(getattr(bold, "dtype", float)).kind
+    if kind not in "fiu" or len(bold.shape) != 2:
+        what = f"shape {tuple(bold.shape)}" if kind in "fiu" else f"values of type {bold.dtype}"
+        raise ValueError(f"{name}: expected BOLD as numbers in (rows, voxels), got {what}.")
+    tr_times = parts.get("tr_times")
+    tr_times = first_tr + tr * np.arange(bold.shape[0]) if tr_times is None else tr_times
+    story = Story(
+        name=name,
+        words=_words_from_arrays(name, parts),
+        tr_times=tr_times,
+        bold=bold,
+        repeats=parts.get("repeats"),
+        contexts=parts.get("contexts"),
+        extras=parts.get("extras") or {},
+    )
+    check_words_in_run(story, tr, where=name)
+    return story
+
+
+def _words_from_arrays(name: str, parts: Mapping[str, Any]) -> Words:
+    words = parts["words"]
+    if isinstance(words, Words):
+        _refuse_no_words(name, words.text)
+        return words
+    if isinstance(words, str) or not np.iterable(words):
+        raise ValueError(f"{name}: expected words as a sequence of texts, got {str(words)[:40]!r}.")
+    words = tuple(words)
+    _refuse_no_words(name, words)
+    if "onsets" not in parts:
+        raise ValueError(f"{name}: expected onsets with the words, seconds from the start of the sound.")
+    onsets, offsets = parts["onsets"], parts.get("offsets")
+    try:
+        return Words(words, onsets, onsets if offsets is None else offsets)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _refuse_no_words(name: str, words: Sequence[str]) -> None:
+    """A ValueError where all words are blank; a warning where some are what a table writes for a missing one."""
+    if not all(isinstance(word, str) for word in words):
+        return  # `Words` says which is none
+    spoken = [word.strip() for word in words if word.strip()]
+    if words and not spoken:
+        raise ValueError(f"{name}: all of {len(words)} words are blank; is this the column of the words?")
+    odd = [word for word in spoken if word in _MISSING_WORDS]
+    if odd and len(odd) == len(spoken):
+        raise ValueError(f"{name}: all words are {odd[0]!r}; is this the column of the words?")
+    if odd:
+        warnings.warn(
+            f"{name}: {len(odd)} of {len(words)} words are {odd[0]!r}, which tables write where there is no word; if "
+            f"nothing was said there, leave these rows out.",
+            stacklevel=5,
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}" if not isinstance(value, Mapping) else "a mapping of something else"

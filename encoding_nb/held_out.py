@@ -1,0 +1,193 @@
+"""Held-out operators of the folds, and the scores of every alpha that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import solvers
+from .problem import Array, Fit, Meter, is_flat
+from .refit import Refit
+from .solvers import Operators
+
+# Operators of as many folds as fit here are held at once; more folds mean more passes over Y.
+OPERATOR_BYTES = 1_500_000_000
+# Operators up to this size are left for the next fit of the same X, where its caller keeps what is derived.
+KEPT_BYTES = 500_000_000
+
+
+def fold_groups(fit: Fit) -> list[list[int]]:
+    """Fold numbers in groups whose operators fit into memory together."""
+    groups: list[list[int]] = [[]]
+    room = OPERATOR_BYTES
+    for number, rows in enumerate(fit.rows):
+        width = len(rows.train) if fit.dual else fit.X.shape[1]
+        size = len(fit.alphas) * len(rows.test) * width * fit.dtype.itemsize
+        if groups[-1] and size > room:
+            groups.append([])
+            room = OPERATOR_BYTES
+        groups[-1].append(number)
+        room -= size
+    return groups
+
+
+def shared_operators(
+    fit: Fit, group: list[int], refit: Refit, meter: Meter
+) -> Generator[tuple[int, int], None, dict[int, list[Operators]]]:
+    """`build_operators`, or what a fit of the same X, folds and penalties has left of it."""
+    if fit.derived is None or len(group) < len(fit.rows):  # the latter where they are too large together
+        return (yield from build_operators(fit, group, refit, meter))
+    digest = sha256()
+    for part in (*(part for rows in fit.rows for part in (rows.train, rows.test)), fit.penalties):
+        digest.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+    key = (digest.digest(), fit.use_corr, fit.dtype)
+    known, operators = fit.derived.pop("held-out operators", (None, None))
+    if known != key:
+        operators = None  # freed before the next are built
+        operators = yield from build_operators(fit, group, refit, meter)
+    else:
+        yield meter.add(meter.build * len(fit.rows) * len(fit.alphas))
+    if sum(part.matrices.nbytes for parts in operators.values() for part in parts) <= KEPT_BYTES:
+        fit.derived["held-out operators"] = (key, operators)
+    return operators
+
+
+def build_operators(
+    fit: Fit, group: list[int], refit: Refit, meter: Meter
+) -> Generator[tuple[int, int], None, dict[int, list[Operators]]]:
+    """Held-out operators of the folds in `group`, by fold number; and, in passing, those of the refit."""
+    settled: dict[int, list] = {number: [] for number in group}
+    # Alphas outermost in the dual: there the folds share one inverse per alpha.
+    pairs = [(j, number) for j in range(len(fit.alphas)) for number in group if not fit.hard[number, j]]
+    for j, number in pairs if fit.dual else sorted(pairs, key=lambda pair: pair[1]):
+        settled[number].append((j, *_settled(fit, _operator(fit, number, j))))
+        refit.add_operator(j)
+        yield meter.add(meter.build)
+    operators = {}
+    for number in group:
+        # Taken out as it is stacked, so that the operators are not held twice.
+        if parts := settled.pop(number):
+            operators[number] = [_stacked(parts, fit.dual or fit.small[number], fit)]
+    for number in group:
+        if fit.hard[number].any():
+            operators.setdefault(number, []).append(_hard(fit, number))
+            yield meter.add(meter.build * int(fit.hard[number].sum()))
+    return operators
+
+
+def _operator(fit: Fit, number: int, j: int) -> Any:
+    rows, penalty = fit.rows[number], float(fit.penalties[number, j])
+    if fit.small[number]:
+        return solvers.small_operator(fit.X, rows, penalty, fit.xp)
+    if fit.dual:
+        return solvers.dual_operator(fit.gram, rows, penalty, fit.inverse_at, not fit.normalpha, fit.xp)
+    return solvers.primal_operator(fit.eigen[2], fit.eigen[0], rows, penalty, fit.xp)
+
+
+def _hard(fit: Fit, number: int) -> Operators:
+    which = np.flatnonzero(fit.hard[number])
+    matrices = solvers.hard_operators(fit.X, fit.rows[number], fit.penalties[number, which])
+    settled = [_settled(fit, fit.xp.put(matrix, float)) for matrix in matrices]
+    return _stacked([(j, *pair) for j, pair in zip(which, settled, strict=True)], True, fit)
+
+
+def _settled(fit: Fit, matrix: Any) -> tuple[Any, float]:
+    return solvers.settle(matrix, fit.use_corr, fit.dtype, fit.xp)
+
+
+def _stacked(parts: list[tuple[int, Any, float]], on_rows: bool, fit: Fit) -> Operators:
+    which, matrices, scales = zip(*parts, strict=True)
+    return Operators(np.array(which), fit.xp.stack(matrices), np.array(scales), on_rows)
+
+
+# --- scores ----------------------------------------------------------------------------------------------
+
+
+def held_out_rows(block: Array, test: Array, use_corr: bool) -> tuple[Array, Array, Array]:
+    """A fold's measurements (n_voxels, n_test) float64, and two sums of squares of them, each (n_voxels,).
+
+    The measurements are centred for correlation. The sums are of the values as they are and about their mean;
+    the latter is NaN where they do not vary.
+    """
+    measured = block[test].T.astype(
+        float, order="C"
+    )  # rows of test values that lie together, for the sums below
+    mean = measured.mean(axis=1)
+    centred = measured - mean[:, None]
+    about_mean = np.vecdot(centred, centred)
+    about_mean[is_flat(measured.min(axis=1), measured.max(axis=1), block.dtype)] = np.nan
+    return (centred if use_corr else measured), np.vecdot(measured, measured), about_mean
+
+
+class Projections(NamedTuple):
+    """A tile's responses on the eigenbasis, (XQ)'Y (n_columns, n_tile): of all rows, and of what each fold leaves out.
+
+    `left_out` is None where the folds share rows, so that their projections do not add up to the whole.
+    """
+
+    all_rows: Any
+    left_out: list[Any] | None
+
+
+def projections(fit: Fit, y: Any) -> Projections:
+    """The `Projections` of a tile y (n_rows, n_tile); each row is projected once where each is left out once."""
+    if not fit.partition:
+        return Projections(fit.projector.T @ y, None)
+    left_out = [fit.projector[rows.out].T @ y[rows.out] for rows in fit.rows]
+    return Projections(sum(left_out[1:], start=left_out[0]), left_out)
+
+
+def whole(projected: Projections | None) -> Any:
+    """The projection of all rows, None in the dual."""
+    return None if projected is None else projected.all_rows
+
+
+def fold_scores(
+    fit: Fit,
+    operators: list[Operators],
+    number: int,
+    block: Array,
+    y: Any,
+    projected: Projections | None,
+    floor: Array,
+) -> Array:
+    """Held-out score of every alpha for the voxels of a tile: (n_alphas, n_tile), NaN where undefined.
+
+    number is the fold's; floor (n_tile,) is `prediction_floor` in the units of `block`.
+    """
+    rows = fit.rows[number]
+    measured, raw, about_mean = held_out_rows(block, rows.test, fit.use_corr)
+    measured = fit.xp.put(measured, fit.dtype)
+    crossed, squared = np.empty((2, len(fit.alphas), block.shape[1]))
+    for part in operators:
+        inputs = y[rows.train] if part.on_rows else train_projection(fit, number, y, projected)
+        crossed[part.alphas], squared[part.alphas] = solvers.ridge_sums(part, inputs, measured, fit.xp)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if not fit.use_corr:
+            return 1 - (raw - 2 * crossed + squared) / about_mean
+        # r = cov / (sd_y sd_p), with the floor added to sd_p.
+        sd = np.sqrt(squared / len(rows.test))
+        return crossed / (len(rows.test) * np.sqrt(about_mean / len(rows.test)) * (sd + floor))
+
+
+def train_projection(fit: Fit, number: int, y: Any, projected: Projections) -> Any:
+    """(XQ)'Y over a fold's training rows (n_columns, n_tile), from the fewer of train and left-out rows."""
+    rows = fit.rows[number]
+    if len(rows.train) <= len(rows.out):
+        return fit.projector[rows.train].T @ y[rows.train]
+    if projected.left_out is not None:
+        return projected.all_rows - projected.left_out[number]
+    return projected.all_rows - fit.projector[rows.out].T @ y[rows.out]
+
+
+def choose(scores: Array, alphas: Array, dtype: np.dtype) -> Array:
+    """Index of the best alpha of each column of scores (n_alphas, n); of those within rounding, the largest.
+
+    Beyond the largest eigenvalue all alphas predict alike, and there float32 would choose by its rounding.
+    """
+    order = np.argsort(-alphas, kind="stable")
+    ranked = np.nan_to_num(scores[order], nan=-np.inf)
+    return order[np.argmax(ranked >= ranked.max(axis=0) - 8 * np.finfo(dtype).eps, axis=0)]

@@ -1,0 +1,67 @@
+"""`control_panel`: the panel that a cell asks for, new or found again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..assembly import Assembly
+from ..settings import Settings
+from .control_panel import ControlPanel
+from .known_runs import runs_named
+
+
+def control_panel(
+    assembly: Assembly | None = None,
+    *,
+    memory: Any = None,
+    results_dir: str | Path = "results",
+    settings: Settings | None = None,
+    name: str | None = None,
+    compact: bool = False,
+) -> ControlPanel:
+    """A panel for one data set.
+
+    Parameters
+    ----------
+    assembly : Assembly, optional
+        None opens the built-in demo.
+    memory : joblib.Memory, optional
+        Where activations are kept; None takes the user's cache folder.
+    results_dir : folder that results are saved under
+    settings : what the controls start with
+    name : str, optional
+        Tells panels apart: the same name on the same data gives the same panel again, with its run in progress.
+        By default the name is the cell that calls, so that a cell that is run again finds its panel and two
+        cells have two. Outside JupyterLab, where cells have no names, every call makes a new panel.
+    compact : bool
+        Narrower controls and a smaller map, for small screens and small servers such as Binder's.
+
+    Returns
+    -------
+    ControlPanel
+    """
+    if assembly is None:
+        from ..datasets import load_assembly
+
+        assembly = load_assembly("demo")
+    runs = runs_named(name, assembly, memory)
+    asked = (str(results_dir), settings, compact)
+    if runs.panel is not None and runs.asked == asked and runs.panel.comm is not None:
+        return runs.panel
+    start = settings or runs.settings or Settings()
+    panel = ControlPanel(
+        runs.assembly,
+        memory=runs.memory,
+        results_dir=results_dir,
+        settings=start,
+        compact=compact,
+        runs=runs,
+    )
+    if runs.panel is not None:
+        runs.panel.retire()
+    runs.panel, runs.asked = panel, asked
+    return panel
+
+
+__all__ = ["control_panel"]

@@ -1,0 +1,73 @@
+"""The panel's links to the page around it: the code with Copy and Insert below, the download, the tooltips.
+
+Insert below goes through JupyterLab's widget manager, which knows the notebook that shows the widget; no
+extension is needed. Other programs (VS Code, Colab) give no such way: there Insert below says so, and Copy
+does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import anywidget
+import ipywidgets as widgets
+import traitlets
+
+
+class CodeView(anywidget.AnyWidget):
+    """Code to read, to copy, and to insert below the panel's cell."""
+
+    _esm = Path(__file__).with_name("page.js")
+    part = traitlets.Unicode("code").tag(sync=True)
+    code = traitlets.Unicode("").tag(sync=True)
+
+
+class PageLink(anywidget.AnyWidget):
+    """The button that downloads all results; it also counts how often a page has shown the panel.
+
+    Parameters
+    ----------
+    pack : function that returns a file name, its bytes (None for none), and a sentence
+
+    Attributes
+    ----------
+    seen : int
+        0 while no browser has shown the panel, as when a notebook is executed without one.
+    tips : {css class: tooltip}
+        Written by the page, since ipywidgets leaves out those of controls that have a label.
+    """
+
+    _esm = Path(__file__).with_name("page.js")
+    part = traitlets.Unicode("download").tag(sync=True)
+    enabled = traitlets.Bool(False).tag(sync=True)
+    seen = traitlets.Int(0).tag(sync=True)
+    tips = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, pack: Callable[[], tuple[str, bytes | None, str]]) -> None:
+        super().__init__()
+        self._pack = pack
+        self.on_msg(self._asked)
+
+    def _asked(self, _: object, message: dict, __: object) -> None:
+        if message.get("kind") != "zip":
+            return
+        try:
+            name, content, said = self._pack()
+        except (OSError, ValueError, RuntimeError) as error:
+            name, content, said = "", None, str(error)
+        self.send({"name": name, "said": said}, buffers=[content] if content else None)
+
+
+def tooltips(widget: widgets.Widget) -> dict[str, str]:
+    """{css class: tooltip} of a widget and all widgets in it that have both; the class is their own, `enb-...`."""
+    found: dict[str, str] = {}
+    tip = getattr(widget, "tooltip", None)
+    if tip:
+        found |= {name: tip for name in widget._dom_classes if name.startswith("enb-")}
+    for child in getattr(widget, "children", ()):
+        found |= tooltips(child)
+    return found
+
+
+__all__ = ["CodeView", "PageLink", "tooltips"]

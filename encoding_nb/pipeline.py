@@ -1,0 +1,505 @@
+"""One fit, from words and BOLD to scores per voxel: the order of the stages is written here, once.
+
+The panel, a notebook cell, the command line and a sweep all call `run_steps` (or `run`, which
+drains it). It is a generator: whoever drains it may stop between any two steps.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from . import __version__, activations, estimates, features, folds, matrices, notes, ridge, scoring
+from .assembly import Array, Assembly, Surface
+from .settings import (
+    Settings,
+    SettingsError,
+    Split,
+    check,
+    inner_folds,
+    refuse,
+    split_stories,
+    story_numbers,
+)
+
+STAGES = ("features", "design", "ridge", "scores")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of a run.
+
+    Attributes
+    ----------
+    stage : one of `STAGES`
+    done, total : units of this stage
+    overall : share of the whole run that is done, 0 to 1
+    detail : what is being worked on, e.g. a story's name
+    seconds_left : an estimate for this stage, or None while there is nothing to go by
+    rate : units of this stage a second (words, in "features"), or None likewise
+    """
+
+    stage: str
+    done: float
+    total: float
+    overall: float
+    detail: str = ""
+    seconds_left: float | None = None
+    rate: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a fit found, voxel by voxel.
+
+    Attributes
+    ----------
+    settings : Settings
+    scores : (n_voxels,), correlation on held-out rows; NaN for a voxel without variance
+    story_scores : {story: (n_voxels,)}, the same on each held-out story alone
+    best_alphas : (n_voxels,), or (n_outer_folds, n_voxels) after nested cross-validation
+    pvalues, significant : (n_voxels,), by `settings.significance`, and those that pass the FDR
+    noise_ceiling : (n_voxels,), the mean over the held-out stories that were heard more than once, or None where
+        none was
+    story_noise_ceiling : {story: (n_voxels,)}, of these stories alone; empty in records from before it was kept
+    predictions, measured : {story: (rows, n_voxels)}, z-scored per story
+    row_times : {story: (rows,)}, seconds from the start of the sound
+    metrics : {"median_score": ..., ...}, see `scoring.summarise`; and by region of the data
+        {"AC/median_score": ..., ...}, see `scoring.region_metrics`
+    provenance : versions, time, seconds by stage, digest of the data (`provenance.assembly_digest`)
+    notes : what was noticed on the way, a sentence each, such as columns without variance
+    subject, surface, rois, voxel_names, simulated : the assembly's
+    """
+
+    settings: Settings
+    scores: Array
+    story_scores: Mapping[str, Array]
+    best_alphas: Array
+    pvalues: Array
+    significant: Array
+    noise_ceiling: Array | None
+    predictions: Mapping[str, Array]
+    measured: Mapping[str, Array]
+    row_times: Mapping[str, Array]
+    metrics: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    subject: str
+    surface: Surface | None = None
+    rois: Mapping[str, Array] = field(default_factory=dict)
+    voxel_names: tuple[str, ...] | None = None
+    simulated: bool = False
+    story_noise_ceiling: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        kind = "simulated BOLD" if self.simulated else "BOLD"
+        kind += ", approximate features (strided)" if self.settings.approximate else ""
+        m = self.metrics
+        return (
+            f"Result({self.subject}, {kind}: {len(self.scores)} voxels, median r {m['median_score']:.3f}, "
+            f"best r {m['max_score']:.3f}, {m['n_significant']:.0f} significant at FDR {self.settings.fdr_q:g})"
+        )
+
+
+class _Clock:
+    """Seconds by stage, the overall share done, and the time left in a stage."""
+
+    def __init__(self, shares: Mapping[str, float]) -> None:
+        self.seconds: dict[str, float] = {}
+        total = sum(shares.values())
+        self._shares = {stage: share / total for stage, share in shares.items()}
+        self._stage = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self._stage, self._started = name, time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - self._started
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds of the finished stages and of the one that is running."""
+        return self.seconds | {self._stage: time.monotonic() - self._started}
+
+    def progress(
+        self, done: float, total: float, detail: str = "", *, at_once: tuple[float, float] = (0, 0)
+    ) -> Progress:
+        """Progress in the running stage; `at_once`: of `done` and of `total`, what takes no time worth counting."""
+        before = sum(self._shares[s] for s in STAGES[: STAGES.index(self._stage)])
+        share = min(done / total, 1.0) if total else 1.0
+        elapsed = time.monotonic() - self._started
+        overall = before + self._shares[self._stage] * share
+        work, all_work = done - at_once[0], total - at_once[1]
+        if work <= 0.02 * all_work or work <= 0 or elapsed <= 0.5:
+            return Progress(self._stage, done, total, overall, detail)
+        left = max(0.0, elapsed * (all_work - work) / work)
+        return Progress(self._stage, done, total, overall, detail, left, rate=work / elapsed)
+
+
+def run_steps(
+    assembly: Assembly,
+    settings: Settings,
+    *,
+    memory: Any = None,
+    inner_folds: Sequence[folds.Fold] | None = None,
+    inputs: matrices.Inputs | None = None,
+) -> Generator[Progress, None, Result]:
+    """Fit and score, as a generator that yields `Progress` and returns the `Result`.
+
+    Parameters
+    ----------
+    assembly, settings
+    memory : joblib.Memory, optional
+        Where activations are kept; None takes `activations.default_memory()`.
+    inner_folds : pairs of (train, test) row numbers, optional
+        Over the training stories' kept rows below each other, in place of those that the settings make.
+        Only with a train/test split.
+    inputs : matrices.Inputs, optional
+        Where features, responses and noise ceilings come from; a sweep gives one that its runs share.
+
+    Raises
+    ------
+    SettingsError
+        Before any work, when `check` finds a problem or the run needs more memory than is free.
+    ValueError
+        Before any work: given folds that do not fit the rows. Later: BOLD that is not finite, naming the
+        story.
+    """
+    heard: list[str] = []
+    steps = _steps(assembly, settings, memory=memory, inner_folds=inner_folds, inputs=inputs)
+    try:
+        while True:
+            with notes.listening(heard):
+                step = next(steps)
+            yield step
+    except StopIteration as stop:
+        return replace(stop.value, notes=tuple(heard))
+    finally:
+        steps.close()
+
+
+def _steps(
+    assembly: Assembly,
+    settings: Settings,
+    *,
+    memory: Any,
+    inner_folds: Sequence[folds.Fold] | None,
+    inputs: matrices.Inputs | None,
+) -> Generator[Progress, None, Result]:
+    """The stages of `run_steps`, one after the other."""
+    refuse(assembly, settings)
+    given = _checked_folds(assembly, settings, inner_folds)
+    inputs = inputs or matrices.Inputs()
+    memory = activations.default_memory() if memory is None else memory
+    to_compute = estimates.refuse_too_large(assembly, settings, memory=memory)
+    split = split_stories(assembly, settings)
+    names = (*split.train, *split.test)
+    permuted = settings.significance == "permutation"
+    clock = _Clock(
+        {
+            "features": 5.0 if to_compute else 0.2,
+            "design": 0.2,
+            "ridge": 1.0,
+            "scores": 2.0 if permuted else 0.2,
+        }
+    )
+
+    with clock.stage("features"):
+        sampled = yield from _feature_stage(assembly, names, settings, memory, inputs, clock, to_compute)
+    if settings.use_train_test_split:
+        held_out = yield from _held_out_fit(assembly, split, settings, sampled, given, inputs, clock)
+    else:
+        held_out = yield from _nested_fit(assembly, split, settings, sampled, inputs, clock)
+    with clock.stage("scores"):
+        return (yield from _score_steps(assembly, settings, held_out, inputs, clock))
+
+
+def _checked_folds(
+    assembly: Assembly, settings: Settings, given: Sequence[folds.Fold] | None
+) -> Sequence[folds.Fold] | None:
+    """Folds from outside, held against the rows they number; None where the settings make them."""
+    if given is None:
+        return None
+    if not settings.use_train_test_split:
+        raise ValueError(
+            "inner_folds number the rows of one training set, but use_train_test_split=False makes one per outer "
+            "fold; leave inner_folds out."
+        )
+    return folds.check_folds(
+        given, len(story_numbers(assembly, split_stories(assembly, settings).train, settings))
+    )
+
+
+def is_cached(assembly: Assembly, settings: Settings, *, memory: Any = None) -> bool:
+    """Whether a run would find the features of all its stories on disk."""
+    memory = activations.default_memory() if memory is None else memory
+    split = split_stories(assembly, settings)
+    stories = (assembly.stories[name] for name in (*split.train, *split.test))
+    return all(
+        features.is_cached(story, spec, memory=memory)
+        for story in stories
+        for spec in settings.feature_specs.values()
+    )
+
+
+def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> None:
+    """Do beforehand what every run on these data needs once: tokenizer and noise ceiling.
+
+    A run does all of it by itself; this only makes the first one quicker. Quiet where `check` objects.
+    """
+    if check(assembly, settings):
+        return
+    is_cached(assembly, settings, memory=memory)
+    split = split_stories(assembly, settings)
+    test = settings.use_train_test_split
+    _noise_ceilings(assembly, settings, split.test if test else split.train, matrices.Inputs(), test=test)
+
+
+def _feature_stage(
+    assembly: Assembly,
+    names: Sequence[str],
+    settings: Settings,
+    memory: Any,
+    inputs: matrices.Inputs,
+    clock: _Clock,
+    to_compute: Mapping[str, int],
+) -> Generator[Progress, None, dict[str, Array]]:
+    """{story: (n_trs, n_features)} features on each story's whole TR grid.
+
+    Stories that are not in `to_compute` are read from the cache at once: their words say nothing of the rate.
+    """
+    sampled = {}
+    n_words = [len(assembly.stories[name].words) for name in names]
+    read = [0 if name in to_compute else count for name, count in zip(names, n_words, strict=True)]
+    for i, name in enumerate(names):
+        steps = inputs.sampled_steps(assembly.stories[name], settings, memory=memory)
+        before = sum(n_words[:i])
+        try:
+            while True:
+                done, total = next(steps)
+                share = done / max(total, 1)
+                at_once = (sum(read[:i]) + read[i] * share, sum(read))
+                yield clock.progress(before + n_words[i] * share, sum(n_words), name, at_once=at_once)
+        except StopIteration as stop:
+            sampled[name] = stop.value.values
+    return sampled
+
+
+def _forward(steps: Generator, clock: _Clock, detail: str) -> Generator[Progress, None, Any]:
+    """Turn an array function's (done, total) into `Progress`; returns what it returns."""
+    try:
+        while True:
+            yield clock.progress(*next(steps), detail)
+    except StopIteration as stop:
+        return stop.value
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What was predicted without having been fitted: per story, and which of its kept rows these are."""
+
+    best_alphas: Array
+    predictions: dict[str, Array]
+    measured: dict[str, Array]
+    rows: dict[str, Array]
+
+
+def _ridge_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "alphas": settings.alphas,
+        "single_alpha": settings.single_alpha,
+        "use_corr": settings.use_corr,
+        "normalpha": settings.normalpha,
+        "prediction_floor": settings.prediction_floor,
+        "device": "cuda" if settings.device == "cuda" else "cpu",
+    }
+
+
+def _held_out_fit(
+    assembly: Assembly,
+    split: Split,
+    settings: Settings,
+    sampled: Mapping[str, Array],
+    given: Sequence[folds.Fold] | None,
+    inputs: matrices.Inputs,
+    clock: _Clock,
+) -> Generator[Progress, None, HeldOut]:
+    """Fit on the training stories, predict the test stories."""
+    with clock.stage("design"):
+        yield clock.progress(0, 1, "design matrix")
+        X, Y = inputs.stack(assembly, split.train, sampled, settings)
+        test = {
+            s: inputs.matched_rows(assembly.stories[s], sampled[s], settings, test=True) for s in split.test
+        }
+    with clock.stage("ridge"):
+        steps = ridge.ridge_steps(
+            X,
+            Y,
+            X_test=np.concatenate([x for x, _ in test.values()]),
+            Y_test=np.concatenate([y for _, y in test.values()]),
+            folds=given or inner_folds(story_numbers(assembly, split.train, settings), settings),
+            derived=inputs.derived(X),
+            **_ridge_options(settings),
+        )
+        fitted = yield from _forward(steps, clock, "one alpha per voxel")
+    stops = np.cumsum([len(x) for x, _ in test.values()])
+    predictions = dict(zip(test, np.split(fitted.predictions, stops[:-1]), strict=True))
+    rows = {name: np.arange(len(y)) for name, (_, y) in test.items()}
+    return HeldOut(fitted.best_alphas, predictions, {name: y for name, (_, y) in test.items()}, rows)
+
+
+def _nested_fit(
+    assembly: Assembly,
+    split: Split,
+    settings: Settings,
+    sampled: Mapping[str, Array],
+    inputs: matrices.Inputs,
+    clock: _Clock,
+) -> Generator[Progress, None, HeldOut]:
+    """Predict every story from outer folds that do not hold the row."""
+    groups = story_numbers(assembly, split.train, settings)
+    how = {
+        "folding_type": settings.folding_type,
+        "chunk_length": settings.chunk_length,
+        "groups": groups,
+        "seed": settings.seed,
+    }
+    with clock.stage("design"):
+        yield clock.progress(0, 1, "design matrix")
+        X, Y = inputs.stack(assembly, split.train, sampled, settings)
+    with clock.stage("ridge"):
+        outer = folds.make_folds(len(X), n_folds=settings.n_outer_folds, **how)
+        steps = ridge.nested_steps(
+            X, Y, outer_folds=outer, n_inner_folds=settings.n_inner_folds, **how, **_ridge_options(settings)
+        )
+        fitted = yield from _forward(steps, clock, "nested cross-validation")
+    # Trimmed foldings and time series leave rows that no fold scores.
+    scored = np.zeros(len(X), dtype=bool)
+    scored[np.concatenate([fold.test for fold in outer])] = True
+    kept = {name: (groups == number) & scored for number, name in enumerate(split.train)}
+    return HeldOut(
+        fitted.fold_alphas,
+        {name: fitted.predictions[mask] for name, mask in kept.items()},
+        {name: Y[mask] for name, mask in kept.items()},
+        {name: np.flatnonzero(scored[groups == number]) for number, name in enumerate(split.train)},
+    )
+
+
+def _score_steps(
+    assembly: Assembly, settings: Settings, held_out: HeldOut, inputs: matrices.Inputs, clock: _Clock
+) -> Generator[Progress, None, Result]:
+    """Correlations, p-values, noise ceiling and metrics of held-out predictions."""
+    yield clock.progress(0, 1, "correlations and noise ceiling")
+    test = settings.use_train_test_split
+    predictions, measured = held_out.predictions, held_out.measured
+    all_Y = np.concatenate(list(measured.values()))
+    all_Y_hat = np.concatenate(list(predictions.values()))
+    scores = scoring.correlation(all_Y, all_Y_hat)
+    if settings.significance == "permutation":
+        steps = scoring.permutation_steps(
+            all_Y,
+            all_Y_hat,
+            block_trs=settings.block_trs,
+            n_permutations=settings.n_permutations,
+            seed=settings.seed,
+            alternative=settings.alternative,
+            tail="normal",
+        )
+        pvalues = yield from _forward(steps, clock, "permutation test")
+    else:
+        pvalues = scoring.correlation_pvalues(scores, len(all_Y), alternative=settings.alternative)
+    significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
+    ceilings = _noise_ceilings(assembly, settings, tuple(measured), inputs, test=test)
+    times = {
+        name: settings.trimming.features(assembly.stories[name].tr_times, test=test)[rows]
+        for name, rows in held_out.rows.items()
+    }
+    return Result(
+        settings=settings,
+        scores=scores,
+        story_scores={name: scoring.correlation(measured[name], predictions[name]) for name in measured},
+        best_alphas=held_out.best_alphas,
+        pvalues=pvalues,
+        significant=significant,
+        noise_ceiling=np.mean(list(ceilings.values()), axis=0) if ceilings else None,
+        story_noise_ceiling=ceilings,
+        predictions=predictions,
+        measured=measured,
+        row_times=times,
+        metrics={
+            **scoring.summarise(scores, significant),
+            **scoring.region_metrics(scores, significant, assembly.rois),
+        },
+        provenance=_provenance(clock.so_far()) | {"data_digest": inputs.data_digest(assembly)},
+        subject=assembly.subject,
+        surface=assembly.surface,
+        rois=assembly.rois,
+        voxel_names=assembly.voxel_names,
+        simulated=assembly.simulated,
+    )
+
+
+def _noise_ceilings(
+    assembly: Assembly, settings: Settings, names: Sequence[str], inputs: matrices.Inputs, *, test: bool
+) -> dict[str, Array]:
+    """{story: (n_voxels,)} the ceilings of those held-out stories that were heard more than once."""
+    _, kept = settings.trimming.slices(test=test)
+    found = {name: inputs.noise_ceiling(assembly.stories[name], kept) for name in names}
+    return {name: ceiling for name, ceiling in found.items() if ceiling is not None}
+
+
+def _provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
+    packages = ("numpy", "scipy", "torch", "transformer-lens", "pycortex")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {"encoding_nb": __version__} | {name: version(name) for name in packages},
+        "seconds": {stage: round(s, 3) for stage, s in seconds.items()},
+    }
+
+
+def to_code(settings: Settings, source: str, options: Mapping[str, Any] | None = None) -> str:
+    """Source of a notebook cell that repeats the run: the settings that differ from the defaults, and the data.
+
+    `options` are those that `load_assembly` was given besides the source (`Assembly.source_options`).
+    """
+    default = Settings()
+    changed = [
+        f"    {f.name}={getattr(settings, f.name)!r},"
+        for f in fields(settings)
+        if getattr(settings, f.name) != getattr(default, f.name)
+    ]
+    imports = (
+        "Settings, Trimming, load_assembly, run"
+        if any("Trimming(" in c for c in changed)
+        else "Settings, load_assembly, run"
+    )
+    given = ", ".join([repr(source), *(f"{name}={value!r}" for name, value in (options or {}).items())])
+    body = "\n".join(["settings = Settings(", *changed, ")"]) if changed else "settings = Settings()"
+    if settings.approximate:
+        body = f"# strided windows: the features are approximate\n{body}"
+    return (
+        f"from encoding_nb import {imports}\n\n"
+        f"assembly = load_assembly({given})\n{body}\nresult = run(assembly, settings)\nresult"
+    )
+
+
+__all__ = [
+    "STAGES",
+    "Progress",
+    "Result",
+    "Settings",
+    "SettingsError",
+    "check",
+    "prepare",
+    "run_steps",
+    "to_code",
+]

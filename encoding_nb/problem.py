@@ -1,0 +1,198 @@
+"""One ridge problem: the checked inputs of a fit, what is derived from the features alone, and its voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import solvers
+from .solvers import Rows
+
+Array = NDArray[Any]
+# A tile is the part of Y that is read, scored and refitted together.
+TILE_BYTES = 64 * 2**20
+# Projections of a tile on the eigenbasis, one of each fold, are held at once where they take no more.
+PROJECTION_BYTES = 192 * 2**20
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The checked inputs of one fit, named as in `ridge.ridge_steps`, and what is derived from X alone."""
+
+    X: Array
+    Y: Any
+    X_test: Array | None
+    Y_test: Any
+    alphas: Array
+    rows: list[Rows]
+    single_alpha: bool
+    use_corr: bool
+    normalpha: bool
+    prediction_floor: float
+    skip_nan: bool
+    standardize_Y: bool
+    dtype: np.dtype
+    xp: Any
+    tile: int
+    derived: dict[str, tuple[Hashable, Any]] | None = None
+
+    def once(self, name: str, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, or what a fit of the same X has left in `derived` for this name and key.
+
+        One value a name: making the next frees the last, so what is kept does not grow.
+        """
+        if self.derived is None:
+            return make()
+        known, value = self.derived.get(name, (None, None))
+        if name not in self.derived or known != key:
+            self.derived.pop(name, None)
+            value = make()
+            self.derived[name] = (key, value)
+        return value
+
+    @cached_property
+    def dual(self) -> bool:
+        """Fewer training rows than columns: work with XX' rather than X'X."""
+        return bool(np.mean([len(rows.train) for rows in self.rows]) <= self.X.shape[1])
+
+    @cached_property
+    def small(self) -> list[bool]:
+        """Folds of a primal fit that train on few rows, as the first of a time series: dual each by itself.
+
+        Few rows know the eigenbasis of all rows badly, and float32 products in it would lose digits.
+        """
+        k = self.X.shape[1]
+        sizes = [(len(rows.train), len(rows.out)) for rows in self.rows]
+        return [not self.dual and (train <= k or (train < out and train <= 2 * k)) for train, out in sizes]
+
+    @cached_property
+    def gram(self) -> Any:
+        """XX' (n_rows, n_rows), float64."""
+        return self.once("gram", None, lambda: self.xp.put(self.X @ self.X.T, float))
+
+    @cached_property
+    def eigen(self) -> tuple[Any, Any, Any]:
+        """Eigenvalues and eigenvectors Q of X'X, and XQ."""
+        return self.once("eigen", None, lambda: solvers.eigen_basis(self.X, self.xp))
+
+    @cached_property
+    def projector(self) -> Any:
+        """XQ in the dtype of the products."""
+        return self.xp.put(self.eigen[2], self.dtype)
+
+    @cached_property
+    def inverse_at(self) -> Any:
+        """Function from a penalty to (XX' + penalty I)^-1."""
+        return solvers.last_inverse(self.gram, self.xp)
+
+    def top_eigenvalue(self, train: Array | None) -> float:
+        """Largest eigenvalue of X'X over the rows of `train`, or over all rows (None)."""
+        if self.dual:
+            gram = self.gram if train is None else self.gram[train][:, train]
+            return solvers.largest_eigenvalue(self.xp.get(gram))
+        if train is None:
+            return float(self.xp.get(self.eigen[0]).max())
+        return solvers.largest_eigenvalue(self.X[train].T @ self.X[train])
+
+    @cached_property
+    def penalties(self) -> Array:
+        """(n_folds + 1, n_alphas) ridge penalty of each fold, and of the refit in the last row."""
+        trains = [*(rows.train for rows in self.rows), None]
+        # Features that are all zero predict nothing at any penalty but 0, which has no inverse.
+        scale = [(self.top_eigenvalue(train) or 1.0) if self.normalpha else 1.0 for train in trains]
+        return np.outer(scale, self.alphas)
+
+    @cached_property
+    def hard(self) -> Array:
+        """(n_folds + 1, n_alphas) bool: penalties too small for the fast identities."""
+        return self.penalties < solvers.HARD_RATIO * self.top_eigenvalue(None)
+
+    @cached_property
+    def partition(self) -> bool:
+        """Whether the rows that the folds leave out are all rows, each once: then the folds' projections add up.
+
+        Not where a tile's projections of all folds would take much memory.
+        """
+        if len(self.rows) * self.X.shape[1] * self.tile * self.dtype.itemsize > PROJECTION_BYTES:
+            return False
+        out = np.concatenate([rows.out for rows in self.rows])
+        return len(out) == len(self.X) and len(np.unique(out)) == len(out)
+
+    @cached_property
+    def tiles(self) -> list[slice]:
+        """Slices of voxels."""
+        return list(solvers.slices(self.Y.shape[1], self.tile))
+
+    def read(self, tile: slice, voxels: Voxels) -> Array:
+        """Responses (n_rows, n_tile) as they are fitted; voxels that are not usable are zero."""
+        block = np.array(self.Y[:, tile])
+        block[:, ~voxels.usable[tile]] = 0
+        if self.standardize_Y:
+            return (block - voxels.offset[tile]) / voxels.scale[tile]
+        odd = voxels.scale[tile] != 1
+        if odd.any():
+            block = block.astype(np.promote_types(block.dtype, np.float32), copy=False)
+            block[:, odd] = block[:, odd] / voxels.scale[tile][odd]
+        return block
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """What the responses say of each voxel before the fit; arrays are (n_voxels,).
+
+    Attributes:
+        constant, broken: bool, does not vary over the rows of Y; holds NaN or infinite values.
+        constant_test: bool, does not vary over the rows of Y_test.
+        offset, scale: a response y is fitted as (y - offset) / scale. The mean and the standard deviation
+            where Y is z-scored; else 0 and 1, or a power of two for a voxel so large or small that float32
+            would lose the squares of its predictions (dividing by it is exact).
+    """
+
+    constant: Array
+    broken: Array
+    constant_test: Array
+    offset: Array
+    scale: Array
+
+    @cached_property
+    def usable(self) -> Array:
+        """Voxels that can be fitted."""
+        return ~(self.constant | self.broken)
+
+
+def tile_width(n_rows: int) -> int:
+    """Voxels in a tile."""
+    return int(np.clip(TILE_BYTES // (4 * n_rows), 64, 2048))
+
+
+def is_flat(low: Array, high: Array, dtype: np.dtype) -> Array:
+    """Which columns vary by no more than the rounding of their dtype, from their least and largest value."""
+    eps = np.finfo(dtype).eps if np.issubdtype(dtype, np.floating) else np.finfo(float).eps
+    low, high = (
+        low.astype(float),
+        high.astype(float),
+    )  # a difference of two integers may not fit into their type
+    return (high - low) <= 4 * eps * np.maximum(np.abs(low), np.abs(high))
+
+
+class Meter:
+    """Counts work done, in units that stand for about equal times."""
+
+    def __init__(self, fit: Fit) -> None:
+        """Estimate the total for a fit."""
+        n, n_folds, n_alphas = len(fit.X), len(fit.rows), len(fit.alphas)
+        # An operator costs about as much as scoring this many voxels with it.
+        self.build = max(1, int(4 * n / n_folds) if not fit.dual else 2 * n // n_folds)
+        self.done = 0
+        self.total = self.build * n_folds * n_alphas
+        self.total += sum((n_folds * n_alphas + 1) * (tile.stop - tile.start) for tile in fit.tiles)
+
+    def add(self, work: int) -> tuple[int, int]:
+        """Count `work` and tell (done, total)."""
+        self.done = min(self.done + work, self.total)
+        return self.done, self.total

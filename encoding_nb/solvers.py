@@ -1,0 +1,338 @@
+"""The linear algebra under `ridge.py`: held-out operators, refits, and the arrays (numpy or torch) for them.
+
+Ridge predictions are linear in the responses. For one fold and one alpha there is a matrix, here called an
+operator, that turns the training responses into the held-out predictions of every voxel at once. Building the
+operators takes float64 and does not depend on the number of voxels; applying them is one large float32
+product per fold. Two identities keep the building cheap:
+
+- Fewer rows than columns (dual). With P = (XX' + alpha I)^-1 over all rows, the held-out predictions of rows
+  V from the other rows T are -(P_VV)^-1 P_VT y_T. One inverse per alpha serves all folds. (Block inverse of a
+  partitioned matrix; the leave-one-out case is PRESS, Allen 1974.)
+- More rows than columns (primal). In the eigenbasis of X'X, where Xe = XQ and D = (S + alpha)^-1, leaving V
+  out is a downdate of rank |V|: Xe_V (S + alpha - Xe_V'Xe_V)^-1 = (I - Xe_V D Xe_V')^-1 Xe_V D (Woodbury).
+
+Both lose digits when alpha is many orders of magnitude below the largest eigenvalue; such alphas ("hard"
+below) take a singular value decomposition of the fold's own training rows instead: slower, and exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.linalg import eigsh
+
+Array = NDArray[Any]
+# Below this ratio of alpha to the largest eigenvalue the inverses keep fewer than six digits.
+HARD_RATIO = 1e-9
+# Predictions of all alphas are scored in slabs of this size, small enough to stay near the processor.
+SLAB_BYTES = 16 * 2**20
+
+
+class NumpyArrays:
+    """The few operations that differ between numpy and torch, in numpy."""
+
+    vecdot = staticmethod(np.vecdot)
+    stack = staticmethod(np.stack)
+    empty_like = staticmethod(np.empty_like)
+
+    def take(self, array: Array, columns: Array) -> Array:
+        """Columns of a matrix. np.take is seven times as fast as indexing here."""
+        return np.take(array, columns, axis=1)
+
+    def put(self, array: Array, dtype: Any) -> Array:
+        """Array in this library, as `dtype`."""
+        return np.asarray(array, dtype=dtype)
+
+    def get(self, array: Array) -> Array:
+        """Array back in numpy."""
+        return array
+
+    def empty(self, shape: tuple[int, int], like: Array) -> Array:
+        """An array to be filled, of the dtype of `like`."""
+        return np.empty(shape, like.dtype)
+
+    def product(self, one: Array, other: Array, out: Array) -> Array:
+        """one @ other, written into `out`."""
+        return np.matmul(one, other, out=out)
+
+    def diagonal(self, matrix: Array) -> Array:
+        """Diagonal as a view that can be written to."""
+        return np.einsum("ii->i", matrix)
+
+    def inverse(self, matrix: Array) -> Array:
+        """Inverse of a small symmetric positive definite matrix."""
+        # numpy's own LAPACK, not scipy's: the two bring a pool of threads each, and taking turns they stall.
+        inverse = np.linalg.inv(matrix)
+        return (inverse + inverse.T) / 2
+
+
+class TorchArrays:
+    """The same operations in torch, for a CUDA device (or torch's CPU, in tests)."""
+
+    def __init__(self, device: str) -> None:
+        """Use torch on this device."""
+        import torch
+
+        self.torch, self.device = torch, device
+        self.vecdot, self.stack, self.empty_like = torch.linalg.vecdot, torch.stack, torch.empty_like
+
+    def put(self, array: Any, dtype: Any) -> Any:
+        """Tensor on the device, as `dtype` (a numpy dtype)."""
+        kind = getattr(self.torch, np.dtype(dtype).name)
+        if not isinstance(array, self.torch.Tensor):
+            array = self.torch.from_numpy(np.ascontiguousarray(array))
+        return array.to(device=self.device, dtype=kind)
+
+    def take(self, array: Any, columns: Array) -> Any:
+        """Columns of a matrix."""
+        return array[:, self.put(columns, np.int64)]
+
+    def get(self, array: Any) -> Array:
+        """Tensor back in numpy."""
+        return array.cpu().numpy()
+
+    def empty(self, shape: tuple[int, int], like: Any) -> Any:
+        """A tensor to be filled, of the dtype and on the device of `like`."""
+        return self.torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    def product(self, one: Any, other: Any, out: Any) -> Any:
+        """one @ other, written into `out`."""
+        return self.torch.matmul(one, other, out=out)
+
+    def diagonal(self, matrix: Any) -> Any:
+        """Diagonal as a view that can be written to."""
+        return matrix.diagonal()
+
+    def inverse(self, matrix: Any) -> Any:
+        """Inverse of a small symmetric positive definite matrix."""
+        return self.torch.cholesky_inverse(self.torch.linalg.cholesky(matrix))
+
+
+def arrays_on(device: str) -> NumpyArrays | TorchArrays:
+    """numpy for "cpu", torch for "cuda" or "cuda:<number>".
+
+    Raises:
+        ValueError: the device is neither, or CUDA is not there.
+    """
+    if device == "cpu":
+        return NumpyArrays()
+    if not device.startswith("cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda", got {device!r}.')
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(f'device={device!r} needs PyTorch: install torch, or use device="cpu".') from error
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f'device={device!r} was asked for, but torch finds no CUDA device: use device="cpu".'
+        )
+    return TorchArrays(device)
+
+
+class Operators(NamedTuple):
+    """Held-out operators of one fold for some of the alphas.
+
+    `matrices` (n_some_alphas, n_test, n_inputs) are scaled to a largest entry of 1 and `scales`
+    (n_some_alphas,) undo it. They apply to the training rows of Y (`on_rows`), else to Xe'Y of the training
+    rows.
+    """
+
+    alphas: Array
+    matrices: Any
+    scales: Array
+    on_rows: bool
+
+
+class Basis(NamedTuple):
+    """Refit on all rows: weights = right @ (gains[alpha] * (left' Y)).
+
+    left (n_rows, r), right (n_columns, r), gains (n_alphas, r). `right` stays float64: products with the test
+    rows cancel where columns are nearly collinear, and rounding it first would cost held-out r 1e-4 there.
+    """
+
+    left: Any
+    right: Any
+    gains: Any
+
+
+class Rows(NamedTuple):
+    """A fold's rows: train, test, all but train (`out`), and where in `out` the test rows stand."""
+
+    train: Array
+    test: Array
+    out: Array
+    test_in_out: Array
+
+
+def fold_rows(train: Array, test: Array, n_rows: int) -> Rows:
+    """Rows of one fold as sorted indices, with what is left out of its training."""
+    train, test = np.sort(train), np.asarray(test)
+    out = np.setdiff1d(np.arange(n_rows), train)
+    return Rows(train, test, out, np.searchsorted(out, test))
+
+
+def largest_eigenvalue(gram: Array) -> float:
+    """Largest eigenvalue of a symmetric matrix with no negative eigenvalues; 0 of one that is all zero."""
+    if not gram.any():
+        return 0.0  # the iteration below cannot start in a matrix that sends every vector to nothing
+    if len(gram) < 64:
+        return float(np.linalg.eigvalsh(gram)[-1])
+    # A fixed start makes the result repeatable; a constant one is in the null space when X is centred.
+    start = np.random.default_rng(0).standard_normal(len(gram))
+    return float(eigsh(gram, k=1, v0=start, return_eigenvectors=False)[0])
+
+
+def spd_inverse(matrix: Any, xp: Any, *, leaf: int = 64) -> Any:
+    """Inverse of a symmetric positive definite matrix by halves: most of the work is matrix products.
+
+    Leaves are small enough for one thread: on a busy machine LAPACK's threads wait for each other there for
+    a hundred times as long as the inverse of 100 rows takes.
+    """
+    if len(matrix) <= leaf:
+        return xp.inverse(matrix)
+    half = len(matrix) // 2
+    corner = matrix[:half, half:]
+    first = spd_inverse(matrix[:half, :half], xp, leaf=leaf)
+    mixed = first @ corner
+    second = spd_inverse(matrix[half:, half:] - corner.T @ mixed, xp, leaf=leaf)
+    out = xp.empty_like(matrix)
+    out[:half, half:] = -(mixed @ second)
+    out[half:, :half] = out[:half, half:].T
+    out[:half, :half] = first - out[:half, half:] @ mixed.T
+    out[half:, half:] = second
+    return out
+
+
+def add_ridge(gram: Any, penalty: float, xp: Any) -> Any:
+    """gram + penalty * I, as a new matrix."""
+    out = gram * 1.0
+    diagonal = xp.diagonal(out)
+    diagonal += penalty
+    return out
+
+
+def last_inverse(gram: Any, xp: Any) -> Callable[[float], Any]:
+    """Function from a penalty to (gram + penalty I)^-1 that keeps its last answer: the folds share it."""
+    kept: dict[float, Any] = {}
+
+    def inverse_at(penalty: float) -> Any:
+        if penalty not in kept:
+            kept.clear()
+            kept[penalty] = spd_inverse(add_ridge(gram, penalty, xp), xp)
+        return kept[penalty]
+
+    return inverse_at
+
+
+def dual_operator(
+    gram: Any, rows: Rows, penalty: float, inverse_at: Callable[[float], Any], shared: bool, xp: Any
+):
+    """Held-out operator (n_test, n_train) from the rows' Gram matrix XX'.
+
+    `shared` says that other folds want the same penalty, so the inverse over all rows is worth having.
+    """
+    if shared and len(rows.out) <= len(rows.train):
+        P = inverse_at(penalty)
+        among_out = spd_inverse(P[rows.out][:, rows.out], xp)
+        return -(among_out[rows.test_in_out] @ P[rows.out][:, rows.train])
+    among_train = spd_inverse(add_ridge(gram[rows.train][:, rows.train], penalty, xp), xp)
+    return gram[rows.test][:, rows.train] @ among_train
+
+
+def primal_operator(Xe: Any, eigenvalues: Any, rows: Rows, penalty: float, xp: Any) -> Any:
+    """Held-out operator (n_test, n_columns) on Xe'Y of the training rows; Xe = XQ (n_rows, n_columns)."""
+    gains = 1.0 / (eigenvalues + penalty)
+    if len(rows.out) <= Xe.shape[1]:
+        half = Xe[rows.out] * gains**0.5
+        rest = spd_inverse(add_ridge(-(half @ half.T), 1.0, xp), xp)
+        return (rest[rows.test_in_out] @ half) * gains**0.5
+    among_train = spd_inverse(add_ridge(Xe[rows.train].T @ Xe[rows.train], penalty, xp), xp)
+    return Xe[rows.test] @ among_train
+
+
+def small_operator(X: Array, rows: Rows, penalty: float, xp: Any) -> Any:
+    """Held-out operator (n_test, n_train) of a fold that trains on few rows, from their Gram matrix."""
+    train, test = xp.put(X[rows.train], float), xp.put(X[rows.test], float)
+    return test @ train.T @ spd_inverse(add_ridge(train @ train.T, penalty, xp), xp)
+
+
+def thin_svd(X: Array) -> tuple[Array, Array, Array]:
+    """U, s, V of X without the directions that are rounding noise (below eps * max(shape) of the largest)."""
+    U, s, Vt = np.linalg.svd(X, full_matrices=False)
+    keep = s > s[0] * max(X.shape) * np.finfo(float).eps
+    return U[:, keep], s[keep], Vt[keep].T
+
+
+def hard_operators(X: Array, rows: Rows, penalties: Array) -> Array:
+    """Held-out operators (n_penalties, n_test, n_train) that stay exact for penalties near zero."""
+    U, s, V = thin_svd(X[rows.train])
+    test = X[rows.test] @ V
+    return np.stack([(test * (s / (s**2 + penalty))) @ U.T for penalty in penalties])
+
+
+def settle(matrix: Any, center: bool, dtype: Any, xp: Any) -> tuple[Any, float]:
+    """Operator with centred rows where asked, scaled to a largest entry of 1 and cast; and the scale.
+
+    Correlation ignores the mean and the scale of predictions: taking the mean here is free for every voxel,
+    and the scale keeps the squares of tiny predictions (huge alphas) inside float32. What centring leaves of
+    an operator whose rows are all alike is rounding noise; it becomes zero.
+    """
+    size = float(abs(matrix).max())
+    if center:
+        matrix = matrix - matrix.mean(0)
+    scale = float(abs(matrix).max())
+    if scale <= 1e-13 * size:
+        return xp.put(matrix * 0.0, dtype), 0.0
+    return xp.put(matrix / scale, dtype), scale
+
+
+def ridge_sums(operators: Operators, inputs: Any, held_out: Any, xp: Any) -> tuple[Array, Array]:
+    """Per alpha and voxel, the sum over test rows of prediction * measurement, and of prediction squared.
+
+    inputs (n_inputs, n_voxels), held_out (n_voxels, n_test); returns two (n_some_alphas, n_voxels) float64
+    arrays.
+    """
+    n_alphas, n_test, n_inputs = operators.matrices.shape
+    flat = operators.matrices.reshape(-1, n_inputs).T
+    n_voxels = inputs.shape[1]
+    slab = min(n_voxels, max(16, SLAB_BYTES // (4 * n_alphas * n_test)))
+    # One buffer for all slabs: memory that is asked for anew costs a tenth of the product in page faults.
+    buffer = xp.empty((slab, n_alphas * n_test), inputs)
+    crossed, squared = [], []
+    for part in slices(n_voxels, slab):
+        # Voxels first, so that each prediction is contiguous and both sums run at the cache's speed.
+        predicted = xp.product(inputs[:, part].T, flat, buffer[: part.stop - part.start])
+        predicted = predicted.reshape(-1, n_alphas, n_test)
+        crossed.append(xp.get(xp.vecdot(predicted, held_out[part, None])))
+        squared.append(xp.get(xp.vecdot(predicted, predicted)))
+    scale = operators.scales[:, None]
+    return np.concatenate(crossed).T * scale, np.concatenate(squared).T * scale**2
+
+
+def eigen_basis(X: Array, xp: Any) -> tuple[Any, Any, Any]:
+    """Eigenvalues of X'X, its eigenvectors Q, and XQ, all float64."""
+    eigenvalues, Q = np.linalg.eigh(X.T @ X)
+    eigenvalues = xp.put(np.maximum(eigenvalues, 0.0), float)
+    Q = xp.put(Q, float)
+    return eigenvalues, Q, xp.put(X, float) @ Q
+
+
+def dual_basis(X: Array, penalties: Array, dtype: Any, xp: Any) -> Basis:
+    """Refit from the eigenvectors of XX': weights = (X'U) (gains * U'Y)."""
+    eigenvalues, U = np.linalg.eigh(X @ X.T)
+    gains = 1.0 / (np.maximum(eigenvalues, 0.0) + penalties[:, None])
+    return Basis(xp.put(U, dtype), xp.put(X.T @ U, float), xp.put(gains, dtype))
+
+
+def svd_basis(X: Array, penalties: Array, dtype: Any, xp: Any) -> Basis:
+    """Refit from the singular vectors of X, exact for penalties near zero."""
+    U, s, V = thin_svd(X)
+    return Basis(xp.put(U, dtype), xp.put(V, float), xp.put(s / (s**2 + penalties[:, None]), dtype))
+
+
+def slices(n: int, width: int) -> Iterator[slice]:
+    """Consecutive slices of at most `width` that cover range(n)."""
+    return (slice(start, min(start + width, n)) for start in range(0, n, width))

@@ -1,0 +1,229 @@
+"""What a data set must hold, and what it refuses."""
+
+import pickle
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+
+from encoding_nb.assembly import Assembly, Story, Surface, Words
+from encoding_nb.lazy import LazyArray
+
+
+def make_words(n=6):
+    return Words([f"w{i}" for i in range(n)], np.arange(n) * 1.0, np.arange(n) + 0.5)
+
+
+def make_story(name="storya", n_voxels=3, n_rows=8, **more):
+    return Story(name, make_words(), np.arange(10) * 2.0, np.zeros((n_rows, n_voxels), np.float32), **more)
+
+
+def test_times_are_the_middle_of_each_word():
+    np.testing.assert_array_equal(make_words(3).times, [0.25, 1.25, 2.25])
+
+
+@pytest.mark.parametrize(
+    ("text", "onsets", "offsets", "says"),
+    [
+        (["a"], [0.0, 1.0], [0.5, 1.5], "1 words, 2 onsets and 2 offsets"),
+        (["a", "b"], [0.0, 1.0], [0.5, 0.9], r"word 1 \('b', 1.000 to 0.900 s\) ends before it starts"),
+        (["a", "b"], [1.0, 0.0], [1.5, 0.5], "word 1 .* starts before the word in front of it"),
+        (["a"], [np.nan], [0.5], "1 of 1 times are not finite"),
+        (["a"], [[0.0]], [[0.5]], "one time in seconds per entry"),
+        ("a", [0.0], [0.5], "expected a sequence of texts, got one text, 'a'"),
+        ([None], [0.0], [0.5], "expected texts, but word 0 is None"),
+    ],
+)
+def test_words_that_cannot_be(text, onsets, offsets, says):
+    with pytest.raises(ValueError, match=says):
+        Words(text, onsets, offsets)
+
+
+def test_words_keep_their_own_times():
+    onsets = np.array([0.0, 1.0])
+    words = Words(["a", "b"], onsets, onsets + 0.5)
+    onsets[0] = 9
+    assert words.onsets[0] == 0
+    with pytest.raises(ValueError, match="read-only"):
+        words.onsets[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"words": Words([], [], [])}, "storya: the story has no words"),
+        ({"tr_times": np.array([0.0, 2.0, 2.0])}, "TR 2 is not after TR 1"),
+        ({"bold": np.zeros(8)}, r"BOLD as \(rows, voxels\), got shape \(8,\)"),
+        ({"repeats": np.zeros((5, 7, 3))}, r"repeats as \(repeats, 8, 3\).*got \(5, 7, 3\)"),
+    ],
+)
+def test_stories_that_cannot_be(change, says):
+    whole = {"name": "storya", "words": make_words(), "tr_times": np.arange(10.0), "bold": np.zeros((8, 3))}
+    with pytest.raises(ValueError, match=says):
+        Story(**(whole | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"stories": {}}, "at least one story"),
+        ({"tr": 0}, "TR above 0 s, got 0"),
+        ({"test_stories": ["b"]}, "'b' is not among the stories: a, c"),
+        ({"stories": {"a": make_story("a"), "c": make_story("c", n_voxels=4)}}, "c has 4 voxels but a has 3"),
+        ({"rois": {"AC": np.zeros(2, bool)}}, "ROI AC: expected a mask of 3 voxels"),
+    ],
+)
+def test_assemblies_that_cannot_be(change, says):
+    whole = {"subject": "S", "tr": 2.0, "stories": {"a": make_story("a"), "c": make_story("c")}}
+    with pytest.raises(ValueError, match=says):
+        Assembly(**(whole | change))
+
+
+def test_simulated_data_say_so():
+    plain = Assembly("S", 2.0, {"a": make_story("a")})
+    made = Assembly("S", 2.0, {"a": make_story("a")}, truth={"seed": 1})
+    assert not plain.simulated and "simulated" not in repr(plain)
+    assert made.simulated and "simulated BOLD of 3 voxels" in repr(made)
+
+
+def test_the_notebook_table_escapes_names():
+    shown = Assembly("S", 2.0, {"<b>": make_story("<b>")}, test_stories=["<b>"])._repr_html_()
+    assert "&lt;b&gt;" in shown and "<td><b></td>" not in shown
+    assert shown.count("<tr>") == 2
+
+
+# ---------------------------------------------------------------------- data in memory, and what is read late
+
+
+def parts(**changes):
+    rng = np.random.default_rng(0)
+    made = {"words": ["a", "b", "c"], "onsets": [0.0, 1.0, 2.5], "offsets": [0.5, 2.0, 3.0]}
+    return made | {"bold": rng.standard_normal((8, 3)).astype(np.float32)} | changes
+
+
+def test_an_assembly_from_arrays():
+    given = {
+        "one": parts(),
+        "two": parts(words=make_words(4), tr_times=np.arange(9) * 2.0, extras={"run": 2}),
+    }
+    assembly = Assembly.from_arrays(given, subject="sub-01", tr=2.0, test_stories=["two"], first_tr=1.0)
+    one, two = assembly.stories["one"], assembly.stories["two"]
+    np.testing.assert_array_equal(one.tr_times, 1.0 + 2.0 * np.arange(8))
+    np.testing.assert_array_equal(one.words.times, [0.25, 1.5, 2.75])
+    np.testing.assert_array_equal(one.bold, given["one"]["bold"])
+    assert two.n_trs == 9 and two.extras["run"] == 2 and assembly.test_stories == ("two",)
+    bare = Assembly.from_arrays({"one": parts(offsets=None, bold=[[1, 2], [3, 4]])}, subject="s", tr=2.0)
+    np.testing.assert_array_equal(bare.stories["one"].words.times, [0.0, 1.0, 2.5])
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        two.extras["run"] = 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"words": "a b c"}, "one: expected words as a sequence of texts, got 'a b c'"),
+        ({"words": ["a", 2, "c"]}, "one: Words: expected texts, but word 1 is 2, a int; leave out rows"),
+        ({"words": ["a", None, "c"]}, "one: Words: expected texts, but word 1 is None, a NoneType"),
+        ({"words": [float("nan"), "b", "c"]}, "one: Words: expected texts, but word 0 is nan, a float"),
+        ({"words": 3}, "one: expected words as a sequence of texts, got '3'"),
+        ({"words": ["", " ", ""]}, "one: all of 3 words are blank; is this the column of the words?"),
+        ({"words": Words(["", " ", ""], [0, 1, 2], [0, 1, 2])}, "one: all of 3 words are blank"),
+        ({"words": ["nan", "nan", " "]}, "one: all words are 'nan'; is this the column"),
+        ({"onsets": "soon"}, "one: could not convert"),
+        ({"onsets": None}, "one: "),
+        ({"onsets": [0.0, 1.0]}, "one: Words: expected as many onsets and offsets as words, got 3 words, 2 onsets"),
+        ({"bold": np.zeros(8)}, r"one: expected BOLD as numbers in \(rows, voxels\), got shape \(8,\)"),
+        ({"bold": np.array([["x"]])}, "one: expected BOLD as numbers .*, got values of type"),
+        ({"colour": "red"}, "one: unknown parts colour; a story is made of words, onsets"),
+        ({"repeats": np.zeros((2, 7, 3))}, "one: expected repeats as"),
+        ({"contexts": {"fullcontext": ["x"]}}, "one: expected a stored fullcontext window for each of 3 words, got 1"),
+        ({"onsets": [1e3, 2e3, 3e3], "offsets": None}, "one: 3 of 3 words start past the end of the run .* in seconds"),
+    ],
+)  # fmt: skip
+def test_arrays_that_cannot_be(changes, says):
+    with pytest.raises(ValueError, match=says):
+        Assembly.from_arrays({"one": parts(**changes)}, subject="s", tr=2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"test_stories": "one"}, r"expected test_stories as a list of names, got 'one'; write \['one'\]"),
+        (
+            {"roi": {}},
+            "unknown parts roi; besides its stories there can be surface, rois, voxel_names, truth",
+        ),
+        ({"stories": [parts()]}, "expected stories as .*, got a list"),
+        ({"stories": {"one": [1, 2]}}, "expected stories as .*, got a mapping of something else"),
+        ({"tr": "2"}, "expected a TR above 0 s, got '2'"),
+        ({"tr": np.nan}, "expected a TR above 0 s, got nan"),
+        ({"first_tr": None}, "expected first_tr in seconds, got None"),
+    ],
+)
+def test_data_sets_that_cannot_be_made(changes, says):
+    with pytest.raises(ValueError, match=rf"Assembly of s: {says}"):
+        Assembly.from_arrays(**({"stories": {"one": parts()}, "subject": "s", "tr": 2.0} | changes))
+
+
+def test_words_that_a_table_wrote_for_missing_ones_are_said():
+    with pytest.warns(
+        UserWarning, match=r"one: 2 of 3 words are 'nan', which tables write where there is no word"
+    ):
+        Assembly.from_arrays({"one": parts(words=["nan", "so", "NaN"])}, subject="s", tr=2.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Assembly.from_arrays({"one": parts(words=["none", "", "c"])}, subject="s", tr=2.0)
+
+
+def test_parts_that_are_missing_and_words_that_are_late():
+    with pytest.raises(ValueError, match="one: no words and no bold; a story is made of"):
+        Assembly.from_arrays({"one": {}}, subject="s", tr=2.0)
+    with pytest.raises(ValueError, match="one: expected onsets with the words"):
+        Assembly.from_arrays({"one": {"words": ["a"], "bold": np.zeros((3, 2))}}, subject="s", tr=2.0)
+    with pytest.raises(ValueError, match="TR above 0 s"):
+        Assembly.from_arrays({"one": parts()}, subject="s", tr=0.0)
+    late = parts(onsets=[0.0, 1.0, 16.5], offsets=None)
+    with pytest.warns(
+        UserWarning, match="1 of 3 words start past the end of the run of story one at 16.0 s, first 'c'"
+    ):
+        Assembly.from_arrays({"one": late}, subject="s", tr=2.0)
+
+
+def test_a_lazy_array_reads_what_is_asked_for():
+    values, asked = np.arange(24.0).reshape(6, 4), []
+
+    def read(key):
+        asked.append(key)
+        return values[key]
+
+    lazy = LazyArray((6, 4), float, read)
+    story = Story("a", make_words(), np.arange(9.0), lazy)
+    np.testing.assert_array_equal(story.bold[2:4], values[2:4])
+    np.testing.assert_array_equal(lazy[-1, 1:3], values[-1, 1:3])
+    assert asked == [(slice(2, 4),), (-1, slice(1, 3))] and story.n_rows == 6
+    np.testing.assert_array_equal(lazy[values[:, 0] > 9], values[values[:, 0] > 9])
+    np.testing.assert_array_equal(lazy[True], values[True])
+    assert asked[2:] == [(slice(None), slice(None))] * 2
+    assert repr(lazy) == "LazyArray(shape=(6, 4), dtype=float64)"
+    with pytest.raises(IndexError, match="index -7 is out of bounds for axis 0"):
+        lazy[-7]
+
+
+def test_a_surface_may_name_its_store():
+    assert Surface("S1", "fullhead", "demo") == Surface("S1", "fullhead", "demo", None)
+    assert (
+        len({Surface("S1", "t", "thick"), Surface("S1", "t", "thick", "/data"), Surface("S1", "t", "thick")})
+        == 2
+    )
+
+
+def test_a_lazy_array_goes_to_other_processes(tmp_path):
+    path = tmp_path / "rows.npy"
+    np.save(path, np.arange(6.0).reshape(3, 2))
+    lazy = LazyArray((3, 2), float, partial(read_npy, path))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy))[1:], [[2, 3], [4, 5]])
+
+
+def read_npy(path, key):
+    return np.load(path)[key]
