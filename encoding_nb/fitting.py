@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .held_out import choose, fold_groups, fold_scores, projections, shared_operators, whole
-from .problem import Array, Fit, Meter, Voxels, is_flat
+from .held_out import choose, fold_groups, fold_scores, load_tile, shared_operators
+from .problem import Array, Fit, Meter, is_flat
 from .refit import Refit
 from .ridge_inputs import scan_steps
 
@@ -109,16 +109,16 @@ def _fit_steps(
         if one_pass and refit.needed:
             refit.prepare()
         for tile in fit.tiles:
-            loaded = _load(fit, tile, voxels)
+            loaded = load_tile(fit, tile, voxels)
             floor = _floor(fit, voxels.scale[tile])
             for number in group:
-                scores = fold_scores(fit, operators[number], number, *loaded, floor)
+                scores = fold_scores(fit, operators[number], number, loaded, floor)
                 _add(scores, totals[:, :, tile])
                 yield meter.add(len(fit.alphas) * (tile.stop - tile.start))
             if one_pass and refit.needed:
                 scores = _mean(totals[:, :, tile])
                 fitted = voxels.usable[tile] & np.isfinite(scores).any(axis=0)
-                refit.run(tile, loaded[1], whole(loaded[2]), choose(scores, fit.alphas, fit.dtype), fitted)
+                refit.run(tile, loaded.y, loaded.projected, choose(scores, fit.alphas, fit.dtype), fitted)
                 yield meter.add(tile.stop - tile.start)
         del operators
     scores = _mean(totals)
@@ -128,8 +128,8 @@ def _fit_steps(
     if refit.needed and not one_pass:
         refit.prepare()
         for tile in fit.tiles:
-            _, y, projected = _load(fit, tile, voxels)
-            refit.run(tile, y, whole(projected), chosen[tile], fitted[tile])
+            loaded = load_tile(fit, tile, voxels)
+            refit.run(tile, loaded.y, loaded.projected, chosen[tile], fitted[tile])
             yield meter.add(tile.stop - tile.start)
     yield meter.total, meter.total
     best = scores[chosen, np.arange(len(chosen))]
@@ -191,13 +191,6 @@ def _empty_predictions(fit: Fit) -> Array | None:
 def _floor(fit: Fit, scale: Array) -> Array:
     """The prediction floor, which counts in Y's units as they are fitted but for powers of two."""
     return np.full(len(scale), fit.prediction_floor) if fit.standardize_Y else fit.prediction_floor / scale
-
-
-def _load(fit: Fit, tile: slice, voxels: Voxels) -> tuple[Array, Any, Any]:
-    """A tile of Y as it is fitted, in the dtype of the products, and (primal) projected on the eigenbasis."""
-    block = fit.read(tile, voxels)
-    y = fit.xp.put(block, fit.dtype)
-    return block, y, None if fit.dual else projections(fit, y)
 
 
 def _add(scores: Array, totals: Array) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import solvers
-from .problem import Array, Fit, Meter, is_flat
+from .problem import Array, Fit, Meter, Voxels, is_flat
 from .refit import Refit
 from .solvers import Operators
 
@@ -106,64 +106,63 @@ def _stacked(parts: list[tuple[int, Any, float]], on_rows: bool, fit: Fit) -> Op
 # --- scores ----------------------------------------------------------------------------------------------
 
 
-def held_out_rows(block: Array, test: Array, use_corr: bool) -> tuple[Array, Array, Array]:
-    """A fold's measurements (n_voxels, n_test) float64, and two sums of squares of them, each (n_voxels,).
+class Tile(NamedTuple):
+    """Responses of some voxels, where the products are made, and (primal) their projections on the eigenbasis.
+
+    Attributes:
+        block: (n_rows, n_tile) as they are fitted, in a dtype that keeps them.
+        dtype: they were read in, whose rounding says what varies.
+        y: block in the dtype of the products.
+        projected: (n_columns, n_tile) (XQ)'y; None in the dual.
+        left_out: the same of the rows that each fold leaves out; None in the dual, and where the folds share
+            rows, so that these do not add up to the whole.
+    """
+
+    block: Any
+    dtype: np.dtype
+    y: Any
+    projected: Any
+    left_out: list[Any] | None
+
+
+def load_tile(fit: Fit, tile: slice, voxels: Voxels) -> Tile:
+    """Read a tile and project it; each row is projected once where each is left out once."""
+    read = fit.read(tile, voxels)
+    block = fit.xp.put(read, np.promote_types(read.dtype, np.float32))
+    y = fit.xp.put(block, fit.dtype)
+    if fit.dual:
+        return Tile(block, read.dtype, y, None, None)
+    if not fit.partition:
+        return Tile(block, read.dtype, y, fit.projector.T @ y, None)
+    left_out = [fit.projector[rows.out].T @ y[rows.out] for rows in fit.rows]
+    return Tile(block, read.dtype, y, sum(left_out[1:], start=left_out[0]), left_out)
+
+
+def held_out_rows(fit: Fit, tile: Tile, test: Array) -> tuple[Any, Array, Array]:
+    """A fold's measurements (n_voxels, n_test), and two sums of squares of them, each (n_voxels,) float64.
 
     The measurements are centred for correlation. The sums are of the values as they are and about their mean;
     the latter is NaN where they do not vary.
     """
-    measured = block[test].T.astype(
-        float, order="C"
-    )  # rows of test values that lie together, for the sums below
-    mean = measured.mean(axis=1)
-    centred = measured - mean[:, None]
-    about_mean = np.vecdot(centred, centred)
-    about_mean[is_flat(measured.min(axis=1), measured.max(axis=1), block.dtype)] = np.nan
-    return (centred if use_corr else measured), np.vecdot(measured, measured), about_mean
+    xp = fit.xp
+    measured = xp.turned(tile.block, test)
+    centred = measured - measured.mean(1)[:, None]
+    about_mean = xp.get(xp.vecdot(centred, centred))
+    about_mean[is_flat(*xp.extent(measured), tile.dtype)] = np.nan
+    raw = about_mean if fit.use_corr else xp.get(xp.vecdot(measured, measured))
+    return xp.put(centred if fit.use_corr else measured, fit.dtype), raw, about_mean
 
 
-class Projections(NamedTuple):
-    """A tile's responses on the eigenbasis, (XQ)'Y (n_columns, n_tile): of all rows, and of what each fold leaves out.
-
-    `left_out` is None where the folds share rows, so that their projections do not add up to the whole.
-    """
-
-    all_rows: Any
-    left_out: list[Any] | None
-
-
-def projections(fit: Fit, y: Any) -> Projections:
-    """The `Projections` of a tile y (n_rows, n_tile); each row is projected once where each is left out once."""
-    if not fit.partition:
-        return Projections(fit.projector.T @ y, None)
-    left_out = [fit.projector[rows.out].T @ y[rows.out] for rows in fit.rows]
-    return Projections(sum(left_out[1:], start=left_out[0]), left_out)
-
-
-def whole(projected: Projections | None) -> Any:
-    """The projection of all rows, None in the dual."""
-    return None if projected is None else projected.all_rows
-
-
-def fold_scores(
-    fit: Fit,
-    operators: list[Operators],
-    number: int,
-    block: Array,
-    y: Any,
-    projected: Projections | None,
-    floor: Array,
-) -> Array:
+def fold_scores(fit: Fit, operators: list[Operators], number: int, tile: Tile, floor: Array) -> Array:
     """Held-out score of every alpha for the voxels of a tile: (n_alphas, n_tile), NaN where undefined.
 
-    number is the fold's; floor (n_tile,) is `prediction_floor` in the units of `block`.
+    number is the fold's; floor (n_tile,) is `prediction_floor` in the units of the tile.
     """
     rows = fit.rows[number]
-    measured, raw, about_mean = held_out_rows(block, rows.test, fit.use_corr)
-    measured = fit.xp.put(measured, fit.dtype)
-    crossed, squared = np.empty((2, len(fit.alphas), block.shape[1]))
+    measured, raw, about_mean = held_out_rows(fit, tile, rows.test)
+    crossed, squared = np.empty((2, len(fit.alphas), tile.block.shape[1]))
     for part in operators:
-        inputs = y[rows.train] if part.on_rows else train_projection(fit, number, y, projected)
+        inputs = tile.y[rows.train] if part.on_rows else train_projection(fit, number, tile)
         crossed[part.alphas], squared[part.alphas] = solvers.ridge_sums(part, inputs, measured, fit.xp)
     with np.errstate(invalid="ignore", divide="ignore"):
         if not fit.use_corr:
@@ -173,14 +172,14 @@ def fold_scores(
         return crossed / (len(rows.test) * np.sqrt(about_mean / len(rows.test)) * (sd + floor))
 
 
-def train_projection(fit: Fit, number: int, y: Any, projected: Projections) -> Any:
+def train_projection(fit: Fit, number: int, tile: Tile) -> Any:
     """(XQ)'Y over a fold's training rows (n_columns, n_tile), from the fewer of train and left-out rows."""
     rows = fit.rows[number]
     if len(rows.train) <= len(rows.out):
-        return fit.projector[rows.train].T @ y[rows.train]
-    if projected.left_out is not None:
-        return projected.all_rows - projected.left_out[number]
-    return projected.all_rows - fit.projector[rows.out].T @ y[rows.out]
+        return fit.projector[rows.train].T @ tile.y[rows.train]
+    if tile.left_out is not None:
+        return tile.projected - tile.left_out[number]
+    return tile.projected - fit.projector[rows.out].T @ tile.y[rows.out]
 
 
 def choose(scores: Array, alphas: Array, dtype: np.dtype) -> Array:

@@ -71,14 +71,19 @@ class Fit:
         return [not self.dual and (train <= k or (train < out and train <= 2 * k)) for train, out in sizes]
 
     @cached_property
+    def features(self) -> Any:
+        """X where the products are made, float64."""
+        return self.xp.put(self.X, float)
+
+    @cached_property
     def gram(self) -> Any:
         """XX' (n_rows, n_rows), float64."""
-        return self.once("gram", None, lambda: self.xp.put(self.X @ self.X.T, float))
+        return self.once("gram", None, lambda: self.features @ self.features.T)
 
     @cached_property
     def eigen(self) -> tuple[Any, Any, Any]:
         """Eigenvalues and eigenvectors Q of X'X, and XQ."""
-        return self.once("eigen", None, lambda: solvers.eigen_basis(self.X, self.xp))
+        return self.once("eigen", None, lambda: solvers.eigen_basis(self.features, self.xp))
 
     @cached_property
     def projector(self) -> Any:
@@ -97,7 +102,8 @@ class Fit:
             return solvers.largest_eigenvalue(self.xp.get(gram))
         if train is None:
             return float(self.xp.get(self.eigen[0]).max())
-        return solvers.largest_eigenvalue(self.X[train].T @ self.X[train])
+        some = self.features[train]
+        return solvers.largest_eigenvalue(self.xp.get(some.T @ some))
 
     @cached_property
     def penalties(self) -> Array:

@@ -54,7 +54,7 @@ class Refit:
     @cached_property
     def cross(self) -> Any:
         """Test rows by training rows, X_test X', float64."""
-        return self.fit.xp.put(self.fit.X_test @ self.fit.X.T, float)
+        return self.fit.xp.put(self.fit.X_test, float) @ self.fit.features.T
 
     @cached_property
     def basis(self) -> solvers.Basis:
@@ -63,7 +63,7 @@ class Refit:
         if fit.hard[-1].any():
             return solvers.svd_basis(fit.X, penalties, fit.dtype, fit.xp)
         if fit.dual:
-            return solvers.dual_basis(fit.X, penalties, fit.dtype, fit.xp)
+            return solvers.dual_basis(fit.features, penalties, fit.dtype, fit.xp)
         gains = 1.0 / (fit.xp.get(fit.eigen[0]) + penalties[:, None])
         return solvers.Basis(fit.projector, fit.eigen[1], fit.xp.put(gains, fit.dtype))
 

@@ -34,6 +34,9 @@ SLAB_BYTES = 16 * 2**20
 class NumpyArrays:
     """The few operations that differ between numpy and torch, in numpy."""
 
+    # Rows up to which `inverse` is called. Small enough for one thread: on a busy machine LAPACK's threads wait
+    # for each other for a hundred times as long as the inverse of 100 rows takes.
+    leaf = 64
     vecdot = staticmethod(np.vecdot)
     stack = staticmethod(np.stack)
     empty_like = staticmethod(np.empty_like)
@@ -49,6 +52,18 @@ class NumpyArrays:
     def get(self, array: Array) -> Array:
         """Array back in numpy."""
         return array
+
+    def turned(self, array: Array, rows: Array) -> Array:
+        """Rows of a matrix as float64 columns (n_columns, n_rows), each column's values side by side for sums."""
+        return array[rows].T.astype(float, order="C")
+
+    def extent(self, matrix: Array) -> tuple[Array, Array]:
+        """Least and largest value of each row."""
+        return matrix.min(axis=1), matrix.max(axis=1)
+
+    def eigh(self, matrix: Array) -> tuple[Array, Array]:
+        """Eigenvalues and eigenvectors of a symmetric matrix."""
+        return np.linalg.eigh(matrix)
 
     def empty(self, shape: tuple[int, int], like: Array) -> Array:
         """An array to be filled, of the dtype of `like`."""
@@ -72,6 +87,9 @@ class NumpyArrays:
 class TorchArrays:
     """The same operations in torch, for a CUDA device (or torch's CPU, in tests)."""
 
+    # Many small steps wait for their launch there, and one Cholesky decomposition does not.
+    leaf = 8192
+
     def __init__(self, device: str) -> None:
         """Use torch on this device."""
         import torch
@@ -93,6 +111,19 @@ class TorchArrays:
     def get(self, array: Any) -> Array:
         """Tensor back in numpy."""
         return array.cpu().numpy()
+
+    def turned(self, array: Any, rows: Array) -> Any:
+        """Rows of a matrix as float64 columns (n_columns, n_rows)."""
+        return array[self.put(rows, np.int64)].T.contiguous().double()
+
+    def extent(self, matrix: Any) -> tuple[Array, Array]:
+        """Least and largest value of each row, in numpy."""
+        low, high = self.torch.aminmax(matrix, dim=1)
+        return self.get(low), self.get(high)
+
+    def eigh(self, matrix: Any) -> tuple[Any, Any]:
+        """Eigenvalues and eigenvectors of a symmetric matrix."""
+        return self.torch.linalg.eigh(matrix)
 
     def empty(self, shape: tuple[int, int], like: Any) -> Any:
         """A tensor to be filled, of the dtype and on the device of `like`."""
@@ -185,19 +216,15 @@ def largest_eigenvalue(gram: Array) -> float:
     return float(eigsh(gram, k=1, v0=start, return_eigenvectors=False)[0])
 
 
-def spd_inverse(matrix: Any, xp: Any, *, leaf: int = 64) -> Any:
-    """Inverse of a symmetric positive definite matrix by halves: most of the work is matrix products.
-
-    Leaves are small enough for one thread: on a busy machine LAPACK's threads wait for each other there for
-    a hundred times as long as the inverse of 100 rows takes.
-    """
-    if len(matrix) <= leaf:
+def spd_inverse(matrix: Any, xp: Any) -> Any:
+    """Inverse of a symmetric positive definite matrix by halves: most of the work is matrix products."""
+    if len(matrix) <= xp.leaf:
         return xp.inverse(matrix)
     half = len(matrix) // 2
     corner = matrix[:half, half:]
-    first = spd_inverse(matrix[:half, :half], xp, leaf=leaf)
+    first = spd_inverse(matrix[:half, :half], xp)
     mixed = first @ corner
-    second = spd_inverse(matrix[half:, half:] - corner.T @ mixed, xp, leaf=leaf)
+    second = spd_inverse(matrix[half:, half:] - corner.T @ mixed, xp)
     out = xp.empty_like(matrix)
     out[:half, half:] = -(mixed @ second)
     out[half:, :half] = out[:half, half:].T
@@ -312,19 +339,17 @@ def ridge_sums(operators: Operators, inputs: Any, held_out: Any, xp: Any) -> tup
     return np.concatenate(crossed).T * scale, np.concatenate(squared).T * scale**2
 
 
-def eigen_basis(X: Array, xp: Any) -> tuple[Any, Any, Any]:
+def eigen_basis(X: Any, xp: Any) -> tuple[Any, Any, Any]:
     """Eigenvalues of X'X, its eigenvectors Q, and XQ, all float64."""
-    eigenvalues, Q = np.linalg.eigh(X.T @ X)
-    eigenvalues = xp.put(np.maximum(eigenvalues, 0.0), float)
-    Q = xp.put(Q, float)
-    return eigenvalues, Q, xp.put(X, float) @ Q
+    eigenvalues, Q = xp.eigh(X.T @ X)
+    return eigenvalues.clip(0.0), Q, X @ Q
 
 
-def dual_basis(X: Array, penalties: Array, dtype: Any, xp: Any) -> Basis:
+def dual_basis(X: Any, penalties: Array, dtype: Any, xp: Any) -> Basis:
     """Refit from the eigenvectors of XX': weights = (X'U) (gains * U'Y)."""
-    eigenvalues, U = np.linalg.eigh(X @ X.T)
-    gains = 1.0 / (np.maximum(eigenvalues, 0.0) + penalties[:, None])
-    return Basis(xp.put(U, dtype), xp.put(X.T @ U, float), xp.put(gains, dtype))
+    eigenvalues, U = xp.eigh(X @ X.T)
+    gains = 1.0 / (eigenvalues.clip(0.0) + xp.put(penalties, float)[:, None])
+    return Basis(xp.put(U, dtype), X.T @ U, xp.put(gains, dtype))
 
 
 def svd_basis(X: Array, penalties: Array, dtype: Any, xp: Any) -> Basis:

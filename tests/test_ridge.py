@@ -215,7 +215,7 @@ def test_large_inverse_is_exact():
     """Above the size at which the inverse is halved."""
     X = np.random.default_rng(0).standard_normal((500, 700))
     gram = X @ X.T + np.eye(500)
-    inverse = solvers.spd_inverse(gram, solvers.NumpyArrays(), leaf=64)
+    inverse = solvers.spd_inverse(gram, solvers.NumpyArrays())
     np.testing.assert_allclose(inverse @ gram, np.eye(500), atol=1e-9)
 
 
