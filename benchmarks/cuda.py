@@ -1,10 +1,11 @@
 """What a CUDA GPU changes: speed, and how near its numbers stay to the CPU's. For a machine that has one.
 
-    python benchmarks/cuda.py [--only features|ridge] [--shape ROWS COLUMNS VOXELS]
+    python benchmarks/cuda.py [--only features|ridge|plan] [--shape ROWS COLUMNS VOXELS]
 
 Features are extracted at GPT-2 small's shape (random weights) in float32 on both and in half precision on the GPU.
 Ridge runs the shapes of `benchmarks/ridge.py` and a whole LeBel subject's on both, and himalaya on the GPU beside
-them. Every time is of a second run: the first warms the libraries. The exit status is 1 where a float32 number of
+them. `--only plan` measures what docs/scaling.md reckons with: extraction at GPT-2 XL's shape, and one fit of 84
+stories. Every time is of a second run: the first warms the libraries. The exit status is 1 where a float32 number of
 the GPU is further from the CPU's than the goals of the CPU allow.
 """
 
@@ -181,13 +182,64 @@ def bench_ridge(shape: tuple[int, int, int]) -> None:
         torch.cuda.empty_cache()
 
 
+def bench_plan(n_windows: int = 256, shape: tuple[int, int, int] = (28_800, 6_400, 95_556)) -> None:
+    """One word's cost at GPT-2 XL's shape, and one fit of all stories with seven alphas, on the GPU."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from encoding_nb import ridge
+    from encoding_nb.extraction import extract
+    from encoding_nb.loading import load_model
+    from encoding_nb.models import model_info
+    from encoding_nb.stimuli import Windows
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = feature_benchmark.gpt2_small_shape(Path(temporary))
+        config = GPT2Config(n_embd=1600, n_layer=48, n_head=25)
+        GPT2LMHeadModel(config).save_pretrained(folder)
+        info, rng = model_info(str(folder)), np.random.default_rng(0)
+        segments = tuple(rng.integers(0, 1000, LOOKBACK, dtype=np.int32) for _ in range(n_windows))
+        windows = Windows(segments, np.arange(n_windows), np.full(n_windows, LOOKBACK), "fullcontext")
+        for dtype in ("float32", "float16", "bfloat16"):
+            model = load_model(info, dtype=dtype, device="cuda")
+
+            def run(model=model):
+                return drained(extract(model, windows, range(info.n_layers + 1), bos=0, last_token=True))
+
+            _, took = second(run)
+            print(
+                f"GPT-2 XL's shape, {LOOKBACK + 1} tokens a word, {dtype:<9} {n_windows / took:8.1f} words/s",
+                flush=True,
+            )
+    X, Y = (np.empty((shape[0], n), np.float32) for n in shape[1:])
+    for array in (X, Y):
+        for start in range(0, len(array), 1000):
+            rng.standard_normal(dtype=np.float32, out=array[start : start + 1000])
+    Y += 0.5 * X[:, rng.integers(0, X.shape[1], shape[2])]
+    folds = ridge.make_folds(len(X), folding_type="chunked", n_folds=5, chunk_length=20)
+    for name in ("first", "second"):
+        torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        ridge.ridge_cv(
+            X, Y, alphas=np.logspace(2, 6, 7), folds=folds, X_test=X[:251], Y_test=Y[:251], device="cuda"
+        )
+        torch.cuda.synchronize()
+        took, peak = time.perf_counter() - started, torch.cuda.max_memory_allocated() / 1e9
+        print(
+            "{:,} x {:,} x {:,}, 7 alphas, 5 folds, {} fit: {:.1f} s, {:.1f} GB of the GPU's memory".format(
+                *shape, name, took, peak
+            ),
+            flush=True,
+        )
+
+
 def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=["features", "ridge"])
+    parser.add_argument("--only", choices=["features", "ridge", "plan"])
     parser.add_argument("--shape", nargs=3, type=int, action="append", metavar=("ROWS", "COLUMNS", "VOXELS"))
     given = parser.parse_args()
     if not torch.cuda.is_available():
@@ -195,6 +247,9 @@ def main() -> None:
     print(
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {torch.get_num_threads()} threads on the CPU"
     )
+    if given.only == "plan":
+        bench_plan()
+        return
     if given.only != "ridge":
         bench_golden()
         bench_features()

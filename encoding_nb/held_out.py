@@ -22,13 +22,13 @@ KEPT_BYTES = 500_000_000
 def fold_groups(fit: Fit) -> list[list[int]]:
     """Fold numbers in groups whose operators fit into memory together."""
     groups: list[list[int]] = [[]]
-    room = OPERATOR_BYTES
+    limit = room = max(OPERATOR_BYTES, fit.xp.spare_bytes())
     for number, rows in enumerate(fit.rows):
         width = len(rows.train) if fit.dual else fit.X.shape[1]
         size = len(fit.alphas) * len(rows.test) * width * fit.dtype.itemsize
         if groups[-1] and size > room:
             groups.append([])
-            room = OPERATOR_BYTES
+            room = limit
         groups[-1].append(number)
         room -= size
     return groups
