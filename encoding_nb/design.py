@@ -164,6 +164,8 @@ TRIMMINGS: dict[str, Trimming] = {
 
 # ---------------------------------------------------------------------- standardising
 
+STANDARDIZED_VALUES = 60_000
+
 
 def constant_columns(X: Array) -> Array:
     """(n_columns,) bool: columns without variance, up to the rounding of their own numbers."""
@@ -191,15 +193,18 @@ def standardize(X: Array, *, name: str = "standardize", quiet: bool = False) -> 
     with a value that is not finite becomes NaN.
     """
     X = np.asarray(X)
-    dtype = X.dtype if X.dtype == np.float64 else np.float32
-    constant = constant_columns(X)
+    scores = np.empty(X.shape, X.dtype if X.dtype == np.float64 else np.float32)
+    constant = np.empty(X.shape[1], dtype=bool)
+    # Some columns at a time: float64 copies of a whole cortex ask for more memory than they take time to fill.
+    width = max(1, STANDARDIZED_VALUES // max(1, len(X)))
+    for part in (slice(start, start + width) for start in range(0, X.shape[1], width)):
+        constant[part] = constant_columns(X[:, part])
+        about_mean = X[:, part] - X[:, part].mean(axis=0, dtype=np.float64)
+        spread = np.sqrt(np.einsum("ij,ij->j", about_mean, about_mean) / len(X))
+        scores[:, part] = np.where(constant[part], 0.0, about_mean / np.where(constant[part], 1.0, spread))
     if constant.any() and not quiet:
         warnings.warn(
             f"{name}: {int(constant.sum())} of {constant.size} columns have no variance and become 0.",
             stacklevel=2,
         )
-    mean = X.mean(axis=0, dtype=np.float64)
-    spread = X.std(axis=0, dtype=np.float64)
-    scores = (X - mean) / np.where(constant, 1.0, spread)
-    scores[:, constant] = 0
-    return scores.astype(dtype, copy=False)
+    return scores

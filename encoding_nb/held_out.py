@@ -133,8 +133,8 @@ def load_tile(fit: Fit, tile: slice, voxels: Voxels) -> Tile:
     if fit.dual:
         return Tile(block, read.dtype, y, None, None)
     if not fit.partition:
-        return Tile(block, read.dtype, y, fit.projector.T @ y, None)
-    left_out = [fit.projector[rows.out].T @ y[rows.out] for rows in fit.rows]
+        return Tile(block, read.dtype, y, fit.xp.product(fit.projector.T, y), None)
+    left_out = [fit.xp.product(fit.projector[rows.out].T, y[rows.out]) for rows in fit.rows]
     return Tile(block, read.dtype, y, sum(left_out[1:], start=left_out[0]), left_out)
 
 
@@ -144,13 +144,17 @@ def held_out_rows(fit: Fit, tile: Tile, test: Array) -> tuple[Any, Array, Array]
     The measurements are centred for correlation. The sums are of the values as they are and about their mean;
     the latter is NaN where they do not vary.
     """
-    xp = fit.xp
-    measured = xp.turned(tile.block, test)
-    centred = measured - measured.mean(1)[:, None]
-    about_mean = xp.get(xp.vecdot(centred, centred))
-    about_mean[is_flat(*xp.extent(measured), tile.dtype)] = np.nan
-    raw = about_mean if fit.use_corr else xp.get(xp.vecdot(measured, measured))
-    return xp.put(centred if fit.use_corr else measured, fit.dtype), raw, about_mean
+    xp, rows = fit.xp, tile.block[test]
+    found = xp.empty(rows.shape[::-1], tile.y)
+    raw, about_mean = np.empty((2, rows.shape[1]))
+    for part in solvers.slices(rows.shape[1], xp.columns_at_once):
+        measured = xp.turned(rows[:, part])
+        centred = measured - measured.mean(1)[:, None]
+        about_mean[part] = xp.get(xp.vecdot(centred, centred))
+        about_mean[part][is_flat(*xp.extent(measured), tile.dtype)] = np.nan
+        raw[part] = xp.get(xp.vecdot(measured, measured))
+        found[part] = centred if fit.use_corr else measured
+    return found, raw, about_mean
 
 
 def fold_scores(fit: Fit, operators: list[Operators], number: int, tile: Tile, floor: Array) -> Array:
@@ -176,10 +180,10 @@ def train_projection(fit: Fit, number: int, tile: Tile) -> Any:
     """(XQ)'Y over a fold's training rows (n_columns, n_tile), from the fewer of train and left-out rows."""
     rows = fit.rows[number]
     if len(rows.train) <= len(rows.out):
-        return fit.projector[rows.train].T @ tile.y[rows.train]
+        return fit.xp.product(fit.projector[rows.train].T, tile.y[rows.train])
     if tile.left_out is not None:
         return tile.projected - tile.left_out[number]
-    return tile.projected - fit.projector[rows.out].T @ tile.y[rows.out]
+    return tile.projected - fit.xp.product(fit.projector[rows.out].T, tile.y[rows.out])
 
 
 def choose(scores: Array, alphas: Array, dtype: np.dtype) -> Array:

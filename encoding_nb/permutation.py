@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft, sparse, special
 
-from .columns import Array, checked_alternative, pair, slabs, unit_columns
+from .columns import Array, checked_alternative, dot, pair, slabs, unit_columns
 
 # Every permutation reads a slab again, and between two slabs a run can be stopped.
 SHUFFLED_VALUES = 100_000
@@ -125,10 +125,13 @@ def _permutation_steps(
 
 def _normal_tail(observed: Array, shuffled: Array, alternative: str) -> Array:
     """P-values of correlations under a normal with the moments of (n_permutations, n_voxels) shuffled ones."""
-    null = np.arctanh(np.clip(shuffled.astype(float), -1 + 1e-12, 1 - 1e-12))
+    null = shuffled.astype(float)
+    np.arctanh(np.clip(null, -1 + 1e-12, 1 - 1e-12, out=null), out=null)
     z = np.arctanh(np.clip(observed, -1 + 1e-12, 1 - 1e-12))
     with np.errstate(invalid="ignore", divide="ignore"):
-        standard = (z - null.mean(axis=0)) / null.std(axis=0, ddof=1)
+        z -= (mean := null.mean(axis=0))
+        null -= mean
+        standard = z / np.sqrt(dot(null, null) / (len(null) - 1))
     if alternative == "two-sided":
         return 2 * special.ndtr(-np.abs(standard))
     return special.ndtr(-standard if alternative == "greater" else standard)

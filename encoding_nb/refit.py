@@ -82,15 +82,15 @@ class Refit:
 
     def run(self, tile: slice, y: Any, projected: Any, chosen: Array, fitted: Array) -> None:
         """Fill the tile's weights, predictions and correlations; NaN where not `fitted` (n_tile,)."""
-        scale = self.voxels.scale[tile]
+        scale, product = self.voxels.scale[tile], self.fit.xp.product
         if self.by_operators:
             predicted = self._by_operators(y, chosen)
         else:
-            inputs = projected if self.basis.left is self.fit.projector else self.basis.left.T @ y
+            inputs = projected if self.basis.left is self.fit.projector else product(self.basis.left.T, y)
             coefficients = self.basis.gains[chosen].T * inputs
-            predicted = None if self.test is None else self.fit.xp.get(self.test @ coefficients)
+            predicted = None if self.test is None else self.fit.xp.get(product(self.test, coefficients))
             if self.weights is not None:
-                weights = self.fit.xp.get(self.basis.right @ coefficients)
+                weights = self.fit.xp.get(product(self.basis.right, coefficients))
                 weights[:, ~fitted] = np.nan
                 self.weights[:, tile] = weights if self.fit.standardize_Y else _times(weights, scale)
         if predicted is not None:
@@ -99,11 +99,11 @@ class Refit:
 
     def _by_operators(self, y: Any, chosen: Array) -> Array:
         # Voxels of one alpha are brought together once, so that each alpha is one product.
-        order = np.argsort(chosen, kind="stable")
-        sorted_y = self.fit.xp.take(y, order)
+        order, xp = np.argsort(chosen, kind="stable"), self.fit.xp
+        sorted_y = xp.take(y, order)
         ends = np.searchsorted(chosen[order], np.arange(len(self.fit.alphas) + 1))
         parts = [slice(a, b) for a, b in pairwise(ends)]
-        found = [self.fit.xp.get(self.operators[j] @ sorted_y[:, part]) for j, part in enumerate(parts)]
+        found = [xp.get(xp.product(self.operators[j], sorted_y[:, part])) for j, part in enumerate(parts)]
         return np.take(np.concatenate(found, axis=1), np.argsort(order), axis=1)
 
     def _score(self, tile: slice, predicted: Array) -> None:

@@ -37,6 +37,9 @@ class NumpyArrays:
     # Rows up to which `inverse` is called. Small enough for one thread: on a busy machine LAPACK's threads wait
     # for each other for a hundred times as long as the inverse of 100 rows takes.
     leaf = 64
+    # Columns whose sums are made together: their float64 copies then stay near the processor, and take less
+    # time than the pages of memory that copies of a whole tile would ask for.
+    columns_at_once = 128
     vecdot = staticmethod(np.vecdot)
     stack = staticmethod(np.stack)
     empty_like = staticmethod(np.empty_like)
@@ -57,9 +60,9 @@ class NumpyArrays:
         """Array back in numpy."""
         return array
 
-    def turned(self, array: Array, rows: Array) -> Array:
-        """Rows of a matrix as float64 columns (n_columns, n_rows), each column's values side by side for sums."""
-        return array[rows].T.astype(float, order="C")
+    def turned(self, matrix: Array) -> Array:
+        """A matrix transposed, in float64, with the values that are summed side by side."""
+        return matrix.T.astype(float, order="C")
 
     def extent(self, matrix: Array) -> tuple[Array, Array]:
         """Least and largest value of each row."""
@@ -73,8 +76,8 @@ class NumpyArrays:
         """An array to be filled, of the dtype of `like`."""
         return np.empty(shape, like.dtype)
 
-    def product(self, one: Array, other: Array, out: Array) -> Array:
-        """one @ other, written into `out`."""
+    def product(self, one: Array, other: Array, out: Array | None = None) -> Array:
+        """one @ other, written into `out` where it is given."""
         return np.matmul(one, other, out=out)
 
     def diagonal(self, matrix: Array) -> Array:
@@ -93,6 +96,7 @@ class TorchArrays:
 
     # Many small steps wait for their launch there, and one Cholesky decomposition does not.
     leaf = 8192
+    columns_at_once = 1_000_000
 
     def __init__(self, device: str) -> None:
         """Use torch on this device."""
@@ -120,9 +124,9 @@ class TorchArrays:
         """Tensor back in numpy."""
         return array.cpu().numpy()
 
-    def turned(self, array: Any, rows: Array) -> Any:
-        """Rows of a matrix as float64 columns (n_columns, n_rows)."""
-        return array[self.put(rows, np.int64)].T.contiguous().double()
+    def turned(self, matrix: Any) -> Any:
+        """A matrix transposed, in float64."""
+        return matrix.T.contiguous().double()
 
     def extent(self, matrix: Any) -> tuple[Array, Array]:
         """Least and largest value of each row, in numpy."""
@@ -137,9 +141,16 @@ class TorchArrays:
         """A tensor to be filled, of the dtype and on the device of `like`."""
         return self.torch.empty(shape, dtype=like.dtype, device=like.device)
 
-    def product(self, one: Any, other: Any, out: Any) -> Any:
-        """one @ other, written into `out`."""
-        return self.torch.matmul(one, other, out=out)
+    def product(self, one: Any, other: Any, out: Any = None) -> Any:
+        """one @ other, written into `out` where it is given; in full float32, whatever torch may do elsewhere."""
+        chosen = self.torch.get_float32_matmul_precision()
+        if chosen == "highest":
+            return self.torch.matmul(one, other, out=out)
+        self.torch.set_float32_matmul_precision("highest")
+        try:
+            return self.torch.matmul(one, other, out=out)
+        finally:
+            self.torch.set_float32_matmul_precision(chosen)
 
     def diagonal(self, matrix: Any) -> Any:
         """Diagonal as a view that can be written to."""

@@ -381,6 +381,23 @@ def test_torch_gives_the_same(shape, return_weights, monkeypatch):
     np.testing.assert_allclose(result.predictions, expected.predictions, atol=1e-5)
 
 
+def test_products_on_a_gpu_are_full_float32_whatever_torch_is_set_to(monkeypatch):
+    torch = pytest.importorskip("torch")
+    seen, matmul = [], torch.matmul
+    monkeypatch.setattr(
+        torch, "matmul", lambda *a, **o: seen.append(torch.get_float32_matmul_precision()) or matmul(*a, **o)
+    )
+    xp, one = solvers.TorchArrays("cpu"), torch.ones(2, 3)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU: three digits
+    try:
+        assert xp.product(one, one.T).tolist() == [[3.0, 3.0], [3.0, 3.0]]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == ["highest"]
+
+
 # --- progress --------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ import ipywidgets as widgets
 from ..pipeline import STAGES, Progress
 from .runs import Runs
 
-UPDATE_SECONDS = 0.1
+# Each update is drawn by the browser, on the cores that the fit would use.
+UPDATE_SECONDS = 0.25
 STAGE_NAMES = {"features": "features", "design": "design matrix", "ridge": "ridge", "scores": "scores"}
 ENDED = {
     "fit": "The fit stopped with an error; change a setting and press Fit again.",
@@ -77,7 +78,7 @@ def stages_html(now: str | None, *, all_done: bool = False) -> str:
 
 
 class ProgressView(widgets.VBox):
-    """Bar, stages and status; set from the thread that makes the progress, at most ten times a second."""
+    """Bar, stages and status; set from the thread that makes the progress, at most four times a second."""
 
     def __init__(self) -> None:
         self._last = 0.0
