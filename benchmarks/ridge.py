@@ -8,7 +8,8 @@
 Every solver runs in a process of its own, so that peak memory is its own and no library warms another's
 caches. The task is the same: contiguous folds, one alpha per voxel by mean held-out correlation, refit, and
 correlations with a test set. The floor is the time of this solver's own float32 products at the rate of one
-large product, measured before and after the solvers (the faster counts).
+large product, measured before and after the solvers (the faster counts). Solvers of a shape whose floor is below
+two seconds run three times in turn, and the fastest time of each counts.
 
 Each goal of the project is printed as met or missed, and the exit status is 1 where one is missed: speed and
 memory against the better of himalaya's two solvers; agreement with a float64 brute force on some of the
@@ -35,6 +36,7 @@ LEBEL = (8673, 3072, 95_556)
 # Times as fast as the better of himalaya's solvers; bytes; times the floor; seconds.
 SPEED_GOALS = dict(zip(SHAPES, (3.0, 2.0, 3.5), strict=True))
 LEBEL_BYTES, LEBEL_FLOORS = 8e9, 1.6
+SHORT_SECONDS = 2.0
 PVALUES_SECONDS = 0.5
 EXACT = 1e-5
 N_CHECKED = 200
@@ -376,14 +378,17 @@ def compare(
     make_data(shape, folder)
     rate = product_rate(threads)
     print(f"{'':24s} {'wall s':>8s} {'cpu s':>8s} {'peak MB':>8s} {'times ours':>10s}  agreement with ours")
-    figures: dict[str, dict] = {}
-    first = None
-    for name in names:
-        found = run_child(name, folder, threads, on_disk)
-        if found is None:
-            continue
-        figures[name] = found
-        first = first or name
+    # What takes seconds is taken three times, the solvers in turn, and the fastest counts: one hiccup of the
+    # machine would be a third of it.
+    rounds = 3 if product_work(shape) / rate < SHORT_SECONDS else 1
+    taken: dict[str, list[dict]] = {name: [] for name in names}
+    for _ in range(rounds):
+        for name in names:
+            if found := run_child(name, folder, threads, on_disk):
+                taken[name].append(found)
+    figures = {name: fastest(found) for name, found in taken.items() if found}
+    first = next(iter(figures), None)
+    for name, found in figures.items():
         ratio = found["wall"] / figures[first]["wall"]
         print(
             f"{name:24s} {found['wall']:8.2f} {found['cpu']:8.2f} {found['peak'] / 1e6:8.0f} "
@@ -406,6 +411,11 @@ def compare(
         judge_exactness(folder, verdicts)
     if len(names) > 1:
         judge_peers(figures, SPEED_GOALS.get(shape), verdicts)
+
+
+def fastest(found: list[dict]) -> dict:
+    """The figures of the fastest run, with the largest of the peaks."""
+    return {**min(found, key=lambda one: one["wall"]), "peak": max(one["peak"] for one in found)}
 
 
 def agreement(folder: Path, name: str, first: str) -> str:
