@@ -45,14 +45,6 @@ def judge(is_so: bool, sentence: str) -> None:
     print(f"  {'met   ' if is_so else 'MISSED'} {sentence}", flush=True)
 
 
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
-
-
 def bench_golden() -> None:
     """LITcoder's features through the GPU."""
     from encoding_nb.activations import ActivationSpec, layer_activations
@@ -97,7 +89,7 @@ def bench_features() -> None:
                 model = load_model(info, dtype=dtype, device=device)
 
                 def run(model=model, windows=windows):
-                    return drained(
+                    return feature_benchmark.drained(
                         extract(
                             model,
                             windows,
@@ -204,7 +196,9 @@ def bench_plan(n_windows: int = 256, shape: tuple[int, int, int] = (28_800, 6_40
             model = load_model(info, dtype=dtype, device="cuda")
 
             def run(model=model):
-                return drained(extract(model, windows, range(info.n_layers + 1), bos=0, last_token=True))
+                return feature_benchmark.drained(
+                    extract(model, windows, range(info.n_layers + 1), bos=0, last_token=True)
+                )
 
             _, took = second(run)
             print(

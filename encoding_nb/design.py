@@ -195,7 +195,7 @@ def standardize(X: Array, *, name: str = "standardize", quiet: bool = False) -> 
     X = np.asarray(X)
     scores = np.empty(X.shape, X.dtype if X.dtype == np.float64 else np.float32)
     constant = np.empty(X.shape[1], dtype=bool)
-    # Some columns at a time: float64 copies of a whole cortex ask for more memory than they take time to fill.
+    # Some columns at a time: asking the system for float64 copies of a whole cortex takes longer than the sums.
     width = max(1, STANDARDIZED_VALUES // max(1, len(X)))
     for part in (slice(start, start + width) for start in range(0, X.shape[1], width)):
         constant[part] = constant_columns(X[:, part])
