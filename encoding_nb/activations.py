@@ -11,7 +11,9 @@ import json
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
+from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
@@ -235,15 +237,28 @@ def _windows(
         raise ValueError("words: expected a story with words, got none; leave it out.")
     tokenizer = load_tokenizer(info.folder)
     if contexts is None:
-        return context_windows(
-            words, tokenizer, lookback=spec.lookback, context_type=spec.context_type, stride=spec.stride
-        )
+        context = (spec.lookback, spec.context_type, spec.stride)
+        if all(isinstance(word, str) for word in words):
+            return _windows_of(tuple(words), info.folder, *context)
+        return _context_windows(words, tokenizer, *context)  # which says what is wrong with them
     if len(contexts) != len(words):
         raise ValueError(
             f"contexts: expected one text per word, got {len(contexts)} texts for {len(words)} words; "
             f"do they come from the same story?"
         )
     return stored_windows(contexts, tokenizer, longest=None if info.n_ctx is None else info.n_ctx - 1)
+
+
+# A run asks for the windows of each story twice, and so does every estimate as a slider moves.
+@lru_cache(maxsize=256, typed=True)
+def _windows_of(words: tuple[str, ...], folder: Path, *context: Any) -> Windows:
+    return _context_windows(words, load_tokenizer(folder), *context)
+
+
+def _context_windows(
+    words: Sequence[str], tokenizer: Any, lookback: int, context_type: str, stride: int | None
+) -> Windows:
+    return context_windows(words, tokenizer, lookback=lookback, context_type=context_type, stride=stride)
 
 
 def _refuse_wordless(words: Sequence[str], windows: Windows, info: ModelInfo) -> None:
@@ -270,7 +285,7 @@ def _key(windows: Windows, spec: ActivationSpec, info: ModelInfo, bos: int | Non
         "dtype": spec.dtype,
         "last_token": spec.last_token,
         "storage": spec.storage,
-        "windows": windows.digest(),
+        "windows": windows.digest,
         "bos": bos,
     }
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

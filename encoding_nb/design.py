@@ -172,8 +172,12 @@ def constant_columns(X: Array) -> Array:
     X = np.asarray(X)
     if len(X) == 0:
         return np.ones(X.shape[1:], dtype=bool)
-    rounding = 8 * np.finfo(X.dtype if X.dtype.kind == "f" else np.float64).eps
-    return np.ptp(X, axis=0) <= rounding * np.abs(X).max(axis=0)
+    return np.ptp(X, axis=0) <= _rounding(X.dtype) * np.abs(X).max(axis=0)
+
+
+def _rounding(dtype: np.dtype) -> float:
+    """How far apart the values of a constant column may lie, in units of its largest."""
+    return 8 * float(np.finfo(dtype if dtype.kind == "f" else np.float64).eps)
 
 
 def standardize(X: Array, *, name: str = "standardize", quiet: bool = False) -> Array:
@@ -197,11 +201,20 @@ def standardize(X: Array, *, name: str = "standardize", quiet: bool = False) -> 
     constant = np.empty(X.shape[1], dtype=bool)
     # Some columns at a time: asking the system for float64 copies of a whole cortex takes longer than the sums.
     width = max(1, STANDARDIZED_VALUES // max(1, len(X)))
+    rounding = _rounding(X.dtype)
     for part in (slice(start, start + width) for start in range(0, X.shape[1], width)):
-        constant[part] = constant_columns(X[:, part])
-        about_mean = X[:, part] - X[:, part].mean(axis=0, dtype=np.float64)
+        columns = X[:, part]
+        mean = columns.mean(axis=0, dtype=np.float64)
+        about_mean = columns - mean
         spread = np.sqrt(np.einsum("ij,ij->j", about_mean, about_mean) / len(X))
-        scores[:, part] = np.where(constant[part], 0.0, about_mean / np.where(constant[part], 1.0, spread))
+        # What spreads far beyond the rounding of its mean varies; only the others are looked at value by value.
+        doubtful = np.flatnonzero(~(spread > max(2 * rounding, 1e-10) * np.abs(mean)))
+        flat = np.zeros(len(mean), dtype=bool)
+        flat[doubtful] = constant_columns(columns[:, doubtful])
+        spread[flat] = 1.0
+        about_mean[:, flat] = 0.0
+        np.divide(about_mean, spread, out=scores[:, part], casting="same_kind")
+        constant[part] = flat
     if constant.any() and not quiet:
         warnings.warn(
             f"{name}: {int(constant.sum())} of {constant.size} columns have no variance and become 0.",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import solvers
-from .problem import Array, Fit, Meter, Voxels, is_flat
+from .problem import Array, Fit, Meter, Voxels, is_flat, may_be_flat
 from .refit import Refit
 from .solvers import Operators
 
@@ -149,11 +149,16 @@ def held_out_rows(fit: Fit, tile: Tile, test: Array) -> tuple[Any, Array, Array]
     raw, about_mean = np.empty((2, rows.shape[1]))
     for part in solvers.slices(rows.shape[1], xp.columns_at_once):
         measured = xp.turned(rows[:, part])
-        centred = measured - measured.mean(1)[:, None]
-        about_mean[part] = xp.get(xp.vecdot(centred, centred))
-        about_mean[part][is_flat(*xp.extent(measured), tile.dtype)] = np.nan
-        raw[part] = xp.get(xp.vecdot(measured, measured))
+        means = measured.mean(1)
+        centred = measured - means[:, None]
         found[part] = centred if fit.use_corr else measured
+        squares = xp.get(xp.vecdot(centred, centred))
+        raw[part] = squares + len(test) * xp.get(means) ** 2
+        doubtful = np.flatnonzero(may_be_flat(squares, raw[part], tile.dtype))
+        if len(doubtful):
+            flat = is_flat(*xp.extent(measured[doubtful]), tile.dtype)
+            squares[doubtful[flat]] = np.nan
+        about_mean[part] = squares
     return found, raw, about_mean
 
 

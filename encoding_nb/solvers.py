@@ -282,19 +282,28 @@ def dual_operator(
     """
     if shared and len(rows.out) <= len(rows.train):
         P = inverse_at(penalty)
-        among_out = spd_inverse(P[rows.out][:, rows.out], xp)
-        return -(among_out[rows.test_in_out] @ P[rows.out][:, rows.train])
-    among_train = spd_inverse(add_ridge(gram[rows.train][:, rows.train], penalty, xp), xp)
-    return gram[rows.test][:, rows.train] @ among_train
+        among_out = spd_inverse(xp.take(P[rows.out], rows.out), xp)
+        operator = among_out[rows.test_in_out] @ xp.take(P[rows.out], rows.train)
+        operator *= -1.0
+        return operator
+    among_train = spd_inverse(add_ridge(xp.take(gram[rows.train], rows.train), penalty, xp), xp)
+    return xp.take(gram[rows.test], rows.train) @ among_train
 
 
 def primal_operator(Xe: Any, eigenvalues: Any, rows: Rows, penalty: float, xp: Any) -> Any:
     """Held-out operator (n_test, n_columns) on Xe'Y of the training rows; Xe = XQ (n_rows, n_columns)."""
     gains = 1.0 / (eigenvalues + penalty)
     if len(rows.out) <= Xe.shape[1]:
-        half = Xe[rows.out] * gains**0.5
-        rest = spd_inverse(add_ridge(-(half @ half.T), 1.0, xp), xp)
-        return (rest[rows.test_in_out] @ half) * gains**0.5
+        half = Xe[rows.out]
+        half *= gains**0.5
+        rest = half @ half.T
+        rest *= -1.0
+        diagonal = xp.diagonal(rest)
+        diagonal += 1.0
+        rest = spd_inverse(rest, xp)
+        operator = rest[rows.test_in_out] @ half
+        operator *= gains**0.5
+        return operator
     among_train = spd_inverse(add_ridge(Xe[rows.train].T @ Xe[rows.train], penalty, xp), xp)
     return Xe[rows.test] @ among_train
 
@@ -324,15 +333,22 @@ def settle(matrix: Any, center: bool, dtype: Any, xp: Any) -> tuple[Any, float]:
 
     Correlation ignores the mean and the scale of predictions: taking the mean here is free for every voxel,
     and the scale keeps the squares of tiny predictions (huge alphas) inside float32. What centring leaves of
-    an operator whose rows are all alike is rounding noise; it becomes zero.
+    an operator whose rows are all alike is rounding noise; it becomes zero. `matrix` is worked on in place: a
+    copy would cost as much in new pages of memory as the sums.
     """
-    size = float(abs(matrix).max())
+    size = largest_entry(matrix)
     if center:
-        matrix = matrix - matrix.mean(0)
-    scale = float(abs(matrix).max())
+        matrix -= matrix.mean(0)
+    scale = largest_entry(matrix) if center else size
     if scale <= 1e-13 * size:
         return xp.put(matrix * 0.0, dtype), 0.0
-    return xp.put(matrix / scale, dtype), scale
+    matrix /= scale
+    return xp.put(matrix, dtype), scale
+
+
+def largest_entry(matrix: Any) -> float:
+    """Largest absolute value, without an array of absolute values."""
+    return max(float(matrix.max()), -float(matrix.min()))
 
 
 def ridge_sums(operators: Operators, inputs: Any, held_out: Any, xp: Any) -> tuple[Array, Array]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
@@ -84,6 +85,7 @@ class Windows:
         segment[with_text] = np.arange(len(with_text))
         return Windows(tuple(self.ids(i) for i in with_text), segment, self.stop, self.context_type)
 
+    @cached_property
     def digest(self) -> str:
         """Hash of every word's window."""
         hashed = sha256()

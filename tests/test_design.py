@@ -305,6 +305,25 @@ def test_constant_columns_become_zero_and_are_counted():
         standardize(X[:, [0, 4]])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
+def test_columns_are_constant_where_a_look_at_each_value_says_so(dtype):
+    """Most columns are cleared by their variance alone: that must never clear one that is constant."""
+    rng, n = np.random.default_rng(1), 20_000
+    level = np.array([0, 1, -7, 1000, 3, 300, 5], dtype)
+    X = np.broadcast_to(level, (n, len(level))).copy()
+    if np.issubdtype(dtype, np.floating):
+        # a step or two of rounding around the level, still constant; then eighty steps, which vary
+        X[rng.integers(0, n, 50), 5] = np.nextafter(np.nextafter(dtype(300), dtype(np.inf)), dtype(np.inf))
+        X[:: n // 2, 6] += 80 * np.spacing(dtype(5))
+    else:
+        X[0, 6] += 1
+    constant = constant_columns(X)
+    assert constant.tolist() == [True] * 6 + [False]
+    scores = standardize(X, quiet=True)
+    assert (scores[:, :6] == 0).all()
+    assert scores[:, 6].astype(float).std() == pytest.approx(1, rel=1e-2)
+
+
 def test_a_small_variance_on_a_large_mean_is_kept():
     X = np.full((40, 1), 100.0)
     X[::2] += 1e-6

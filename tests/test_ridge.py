@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
-from encoding_nb import held_out, ridge, solvers
+from encoding_nb import held_out, problem, ridge, solvers
 
 GOLDEN = Path(__file__).parent / "golden"
 LITCODER_ALPHAS = np.logspace(-1, 8, 10)
@@ -501,6 +501,27 @@ def test_features_that_are_all_zero_score_nan(shape, normalpha):
         assert np.isnan(values).all()
     np.testing.assert_array_equal(result.unscored_voxels, np.arange(4))
     np.testing.assert_array_equal(result.constant_columns, np.arange(shape[1]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@given(level=st.floats(0.01, 1000), steps=st.integers(0, 12), n=st.integers(2, 3000), seed=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_no_flat_voxel_is_cleared_by_its_sums_of_squares(dtype, level, steps, n, seed):
+    """Values that lie within some steps of rounding of each other: `is_flat` decides, `may_be_flat` only spares it."""
+    level = dtype(level)
+    values = level + np.spacing(level) * np.random.default_rng(seed).integers(0, steps + 1, n).astype(dtype)
+    low, high = (np.array([end(values)]) for end in (np.min, np.max))
+    exact = values.astype(float)
+    about_mean, about_zero = (np.array([np.sum(np.square(exact - m))]) for m in (exact.mean(), 0.0))
+    if problem.is_flat(low, high, np.dtype(dtype)).all():
+        assert problem.may_be_flat(about_mean, about_zero, np.dtype(dtype)).all()
+
+
+def test_what_varies_or_is_no_number_is_told_apart_by_sums_of_squares():
+    about_mean = np.array([1e-3, 0.0, np.nan, np.inf, 1e-30])
+    about_zero = np.array([1.0, 0.0, np.nan, np.inf, 1e-30])
+    found = problem.may_be_flat(about_mean, about_zero, np.dtype(np.float32))
+    assert found.tolist() == [False, True, True, True, False]
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int64, bool, np.float16])

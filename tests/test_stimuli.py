@@ -433,13 +433,13 @@ def test_the_digest_follows_the_tokens(golden_tokenizer):
     windows = {
         (lookback, kind, text): context_windows(
             text, golden_tokenizer, lookback=lookback, context_type=kind
-        ).digest()
+        ).digest
         for lookback in (3, 4)
         for kind in ("fullcontext", "nocontext")
         for text in (tuple(words), (*words[:-1], "errors"))
     }
     assert len(set(windows.values())) == len(windows)
-    again = context_windows(list(words), golden_tokenizer, lookback=3, context_type="nocontext").digest()
+    again = context_windows(list(words), golden_tokenizer, lookback=3, context_type="nocontext").digest
     assert again == windows[3, "nocontext", tuple(words)]
 
 

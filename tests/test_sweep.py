@@ -95,7 +95,7 @@ def extracted(monkeypatch):
     seen, extract = [], activations.extract
 
     def counted(model, windows, *args, **options):
-        seen.append(windows.digest())
+        seen.append(windows.digest)
         return (yield from extract(model, windows, *args, **options))
 
     monkeypatch.setattr(activations, "extract", counted)
@@ -638,10 +638,10 @@ class CountOnWorker:
                 file.write(f"{os.getpid()} {text}\n")
 
         def counted(model, windows, *args, **options):
-            note("begun", windows.digest())
+            note("begun", windows.digest)
             time.sleep(self.read_seconds)
             found = yield from extract(model, windows, *args, **options)
-            note("read", windows.digest())
+            note("read", windows.digest)
             return found
 
         def slow(assembly, settings, **options):
@@ -735,7 +735,7 @@ def test_stopped_while_it_reads_and_taken_up_again(assembly, memory, monkeypatch
 
     def counted(model, windows, *args, **options):
         found = yield from extract(model, windows, *args, **options)
-        read.append(windows.digest())
+        read.append(windows.digest)
         return found
 
     monkeypatch.setattr(activations, "extract", counted)

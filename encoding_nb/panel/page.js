@@ -21,7 +21,7 @@ function shield(panel, tips) {
     explain(panel, tips());
   };
   mark();
-  // The progress of a fit changes the panel ten times a second: only what can be typed into or has a tip counts.
+  // The progress of a fit changes the panel four times a second: only what can be typed into or has a tip counts.
   const counts = (node) => node.nodeType === 1 && (node.matches(TYPED_INTO) || node.querySelector(TYPED_INTO));
   const watcher = new MutationObserver((changes) => {
     if (changes.some((change) => [...change.addedNodes].some(counts))) mark();
