@@ -45,6 +45,7 @@ class Progress:
     detail : what is being worked on, e.g. a story's name
     seconds_left : an estimate for this stage, or None while there is nothing to go by
     rate : units of this stage a second (words, in "features"), or None likewise
+    scores : (n_voxels,) the result's, in the one step where they are known and their significance is not yet
     """
 
     stage: str
@@ -54,6 +55,7 @@ class Progress:
     detail: str = ""
     seconds_left: float | None = None
     rate: float | None = None
+    scores: Array | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -402,6 +404,7 @@ def _score_steps(
     all_Y = np.concatenate(list(measured.values()))
     all_Y_hat = np.concatenate(list(predictions.values()))
     scores = scoring.correlation(all_Y, all_Y_hat)
+    yield replace(clock.progress(0, 1, "significance"), scores=scores)
     if settings.significance == "permutation":
         steps = scoring.permutation_steps(
             all_Y,

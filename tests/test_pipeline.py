@@ -187,6 +187,20 @@ def test_word_vectors_that_are_not_there_are_refused(assembly):
     assert "nowhere.txt" in pipeline.check(assembly, settings)["embedding"]
 
 
+def test_the_scores_come_in_one_step_before_their_significance(assembly):
+    steps, scored = pipeline.run_steps(assembly, replace(RATE, trimming=TRIM)), []
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            found = stop.value
+            break
+        if step.scores is not None:
+            scored.append(step)
+    assert len(scored) == 1 and scored[0].stage == "scores"
+    np.testing.assert_array_equal(scored[0].scores, found.scores)
+
+
 def test_progress_never_runs_backwards(assembly):
     steps = pipeline.run_steps(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE)
     with pytest.warns(UserWarning, match="no variance"):

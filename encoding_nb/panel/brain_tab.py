@@ -9,7 +9,9 @@ from typing import Any
 import ipywidgets as widgets
 import numpy as np
 
+from ..assembly import Array
 from ..pipeline import Result
+from ..plot_parts import SCORE
 from .click_map import BrainView
 from .runs import BestLayer
 from .tabs import ResultTab
@@ -26,7 +28,7 @@ class BrainTab(ResultTab):
     def __init__(self, *, height: int = 512) -> None:
         self._result: Result | None = None
         self._best: BestLayer | None = None
-        self._setting = False
+        self._setting = self._ahead = False
         self.view = BrainView(height=height).add_class("enb-flatmap")
         self.values = widgets.Dropdown(
             options=["score"],
@@ -60,12 +62,31 @@ class BrainTab(ResultTab):
 
     def show(self, result: Result, *, best: BestLayer | None = None) -> None:
         """Show another run at once: the map is what a fit is for; `best` as in `show_best_layer`."""
-        self._result, self._best = result, best
+        self._result, self._best, self._ahead = result, best, False
         self._offer()
         self.view.show_result(result)
         self._empty.layout.display, self.view.layout.display = "none", None
         if self._choices()[self.values.value] is not None or self.voxels.value != "fade":
             self.draw()
+
+    def show_ahead(self, scores: Array) -> None:
+        """Put the scores of another run of the same data on the map, while their significance is being computed.
+
+        Not where the map is out of sight, shows other numbers, or is to hide voxels that are not significant.
+        """
+        wanted = self.values.value == "score" and self.voxels.value != "hide"
+        if self._result is None or not self._in_sight or not wanted:
+            return
+        self._ahead = True
+        self.view.show(scores, name="r", units=SCORE, ahead=True)
+        if not self._ahead:  # cancelled meanwhile
+            self.changed()
+
+    def take_back(self) -> None:
+        """Show the last run again, where the one whose scores are on the map did not come to its end."""
+        if self._ahead:
+            self._ahead = False
+            self.changed()
 
     def show_best_layer(self, best: BestLayer | None) -> None:
         """Offer the best layer of each voxel; None takes it back."""

@@ -86,7 +86,7 @@ function render({ model, el }) {
   function describe(voxel) {
     const { significant } = facts();
     const parts = rows.map(({ name, values }) => `${name} ${number(values[voxel])}`);
-    if (significant) parts.push(new Uint8Array(bytesOf(significant))[voxel] ? "significant" : "not significant");
+    if (significant && significant.byteLength) parts.push(new Uint8Array(bytesOf(significant))[voxel] ? "significant" : "not significant");
     return `${nameOf(voxel)}: ${parts.join(", ")}`;
   }
 

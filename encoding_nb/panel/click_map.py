@@ -155,6 +155,7 @@ class BrainView(anywidget.AnyWidget):
         cmap: str = "inferno",
         nonsignificant: str = "fade",
         categories: Sequence[float] | None = None,
+        ahead: bool = False,
     ) -> None:
         """Put other values on the map, such as those of a story or while something is being computed.
 
@@ -168,6 +169,9 @@ class BrainView(anywidget.AnyWidget):
         categories : sequence of numbers, optional
             The only values that there are, from the lowest up, as of layers: each has a colour of its own along
             `cmap`, and none are averaged. NaN is none of them.
+        ahead : bool
+            The values are of a run that is not finished: nothing else of the result that was shown stands beside
+            them, and the map says that their significance follows. `show_result` completes it.
 
         Raises
         ------
@@ -188,7 +192,7 @@ class BrainView(anywidget.AnyWidget):
             before = (self._values, self._significant, self._look)
             self._values, self._significant = values, significant
             self._look = {"cmap": cmap, "nonsignificant": nonsignificant, "name": name, "units": units}
-            self._look["categories"] = categories
+            self._look |= {"categories": categories, "ahead": ahead}
             try:
                 self._redraw()
             except ValueError:
@@ -267,6 +271,8 @@ class BrainView(anywidget.AnyWidget):
             )
         if self.threshold is not None and not np.isfinite(values).any() and np.isfinite(self._values).any():
             return [*notes, f"no value reaches the threshold of {self.threshold:g}"]
+        if self._look["ahead"]:
+            notes.append("which of them are significant is being computed")
         said = map_note(values) or ("faded: not significant" if self._significant is not None else "")
         return [*notes, said] if said else notes
 
@@ -296,9 +302,12 @@ class BrainView(anywidget.AnyWidget):
             if len(finite)
             else "no values"
         )
+        counted = f"{int(result.significant.sum())} of {len(values)} significant"
+        if self._look["ahead"]:
+            counted = "their significance is being computed"
         return (
             f"{kind} of {whose(result)}: {self._look['units'] or self._look['name']}, {spread}, "
-            f"{int(result.significant.sum())} of {len(values)} significant. Arrow keys move the selection, plus "
+            f"{counted}. Arrow keys move the selection, plus "
             f"and minus zoom, 0 shows the whole map."
         )
 
@@ -310,17 +319,18 @@ class BrainView(anywidget.AnyWidget):
             self._places = places.astype("<i4").tobytes()
 
     def _send_facts(self, result: Result) -> None:
-        alphas = np.median(np.atleast_2d(result.best_alphas), axis=0)
-        rows = [(self._look["name"], self._values)]
-        if self._values is not result.scores:
-            rows.append(("r", result.scores))
-        rows.append(("alpha", alphas))
-        if result.noise_ceiling is not None:
-            rows.append(("noise ceiling", result.noise_ceiling))
+        rows, significant = [(self._look["name"], self._values)], b""
+        if not self._look["ahead"]:
+            if self._values is not result.scores:
+                rows.append(("r", result.scores))
+            rows.append(("alpha", np.median(np.atleast_2d(result.best_alphas), axis=0)))
+            if result.noise_ceiling is not None:
+                rows.append(("noise ceiling", result.noise_ceiling))
+            significant = np.asarray(result.significant, np.uint8).tobytes()
         names, numbers = self._areas
         self._facts = {
             "rows": [{"name": name, "values": np.asarray(row, "<f4").tobytes()} for name, row in rows],
-            "significant": np.asarray(result.significant, np.uint8).tobytes(),
+            "significant": significant,
             "areas": names,
             "area_of": numbers.astype("<u2").tobytes(),
             "names": list(result.voxel_names or ()),

@@ -283,8 +283,12 @@ class ControlPanel(widgets.VBox):
             self._results.layers.add(step.layer, step.result)
         else:
             self._progress.show(step)
+            if step.scores is not None and self._runs.fitted_on is self._runs.run_assembly:
+                self._results.brain.show_ahead(step.scores)
 
     def _ended(self, value: Any) -> None:
+        if self._runs.outcome != "done":
+            self._results.brain.take_back()
         if self._runs.outcome == "failed":
             self._failed(self._runs.error)
         elif self._runs.outcome == "cancelled":
