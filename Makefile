@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Processes that share the tests, with a thread each, and notebooks at a time.
+TEST_JOBS     ?= 2
+NOTEBOOK_JOBS ?= 1
 
 .PHONY: demo lab test lint notebooks docs binder-check pictures benchmarks address clean help
 
@@ -32,14 +35,14 @@ lab: $(STAMP)
 
 test: $(STAMP)
 	sh tests/browser/get_chromium.sh
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 notebooks: $(STAMP)
-	$(BIN)/python benchmarks/notebooks.py --out results/notebooks
+	$(BIN)/python benchmarks/notebooks.py --out results/notebooks --jobs $(NOTEBOOK_JOBS)
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_architecture.py

@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
@@ -239,7 +238,7 @@ def _windows(
     if contexts is None:
         context = (spec.lookback, spec.context_type, spec.stride)
         if all(isinstance(word, str) for word in words):
-            return _windows_of(tuple(words), info.folder, *context)
+            return _kept_windows(tuple(words), tokenizer, *context)
         return _context_windows(words, tokenizer, *context)  # which says what is wrong with them
     if len(contexts) != len(words):
         raise ValueError(
@@ -249,10 +248,11 @@ def _windows(
     return stored_windows(contexts, tokenizer, longest=None if info.n_ctx is None else info.n_ctx - 1)
 
 
-# A run asks for the windows of each story twice, and so does every estimate as a slider moves.
+# A run asks for the windows of each story twice, and so does every estimate as a slider moves. A tokenizer that
+# is loaded anew is another one, so what its folder held before does not count any more.
 @lru_cache(maxsize=256, typed=True)
-def _windows_of(words: tuple[str, ...], folder: Path, *context: Any) -> Windows:
-    return _context_windows(words, load_tokenizer(folder), *context)
+def _kept_windows(words: tuple[str, ...], tokenizer: Any, *context: Any) -> Windows:
+    return _context_windows(words, tokenizer, *context)
 
 
 def _context_windows(

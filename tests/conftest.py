@@ -6,6 +6,18 @@ from joblib import Memory
 from encoding_nb.datasets import load_assembly
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests of one file go to one process of several, so that what they share is made once.
+
+    All browser tests are one such group: they share a JupyterLab, and two at once would wait for each other.
+    """
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        browser = item.get_closest_marker("browser")
+        item.add_marker(pytest.mark.xdist_group("browser" if browser else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def activation_folder(tmp_path_factory):
     """A cache folder of this test session, so that the demo's stories are read by the model once."""
