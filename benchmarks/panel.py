@@ -33,7 +33,7 @@ FIT_AND_WAIT = """async () => {
     while (!(Number(canvas().dataset.pictures) > before)) await new Promise((r) => setTimeout(r, 5));
     const map = performance.now() - started;
     const note = () => document.querySelector('.enb-flatmap .enb-brain-units').innerText;
-    while (/being computed/.test(note())) await new Promise((r) => setTimeout(r, 5));
+    while (/test is running/.test(note())) await new Promise((r) => setTimeout(r, 5));
     const whole = performance.now() - started;
     while (!done() || document.querySelector('button.enb-fit').disabled) await new Promise((r) => setTimeout(r, 5));
     const run = /Done in ([\\d.]+) s/.exec(document.querySelector('.enb-status').innerText)[1];

@@ -45,7 +45,8 @@ class Progress:
     detail : what is being worked on, e.g. a story's name
     seconds_left : an estimate for this stage, or None while there is nothing to go by
     rate : units of this stage a second (words, in "features"), or None likewise
-    scores : (n_voxels,) the result's, in the one step where they are known and their significance is not yet
+    scores, significant : (n_voxels,), in the one step before a permutation test: the result's correlations, and
+        which of them pass the FDR by the parametric test, which is quick and, of autocorrelated BOLD, too generous
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Progress:
     seconds_left: float | None = None
     rate: float | None = None
     scores: Array | None = field(default=None, repr=False, compare=False)
+    significant: Array | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,8 +406,10 @@ def _score_steps(
     all_Y = np.concatenate(list(measured.values()))
     all_Y_hat = np.concatenate(list(predictions.values()))
     scores = scoring.correlation(all_Y, all_Y_hat)
-    yield replace(clock.progress(0, 1, "significance"), scores=scores)
+    parametric = scoring.correlation_pvalues(scores, len(all_Y), alternative=settings.alternative)
     if settings.significance == "permutation":
+        provisional, _ = scoring.fdr(parametric, q=settings.fdr_q)
+        yield replace(clock.progress(0, 1, "permutation test"), scores=scores, significant=provisional)
         steps = scoring.permutation_steps(
             all_Y,
             all_Y_hat,
@@ -417,7 +421,7 @@ def _score_steps(
         )
         pvalues = yield from _forward(steps, clock, "permutation test")
     else:
-        pvalues = scoring.correlation_pvalues(scores, len(all_Y), alternative=settings.alternative)
+        pvalues = parametric
     significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
     ceilings = _noise_ceilings(assembly, settings, tuple(measured), inputs, test=test)
     times = {

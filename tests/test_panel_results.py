@@ -104,7 +104,7 @@ def test_brain_shows_scores_ceiling_and_alphas(panel):
     assert tab.drawn(30) and tab.view.threshold is None
 
 
-def test_the_scores_are_on_the_map_before_their_significance(panel, monkeypatch):
+def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypatch):
     """The second fit of the same data shows them; one that is cancelled then gives the map of the first back."""
     tab, seen = panel._results.brain, []
     run_steps = pipeline.run_steps
@@ -127,11 +127,11 @@ def test_the_scores_are_on_the_map_before_their_significance(panel, monkeypatch)
     panel.fit()
     assert panel.join(60) and tab.drawn(30)
     scores, on_map, note, facts = seen[0]
-    assert on_map is scores and "significant is being computed" in note
+    assert on_map is scores and "the permutation test is running" in note
     assert [row["name"] for row in facts["rows"]] == ["r"] and facts["significant"] == b"", "of no other run"
     assert panel.result is not first and tab.view.result is panel.result
     np.testing.assert_array_equal(panel.result.scores, scores)
-    assert tab.view._values is panel.result.scores and "being computed" not in tab.view._scale["note"]
+    assert tab.view._values is panel.result.scores and "is running" not in tab.view._scale["note"]
     assert [row["name"] for row in tab.view._facts["rows"]] == ["r", "alpha", "noise ceiling"]
     assert len(tab.view._facts["significant"]) == 3
 
@@ -140,18 +140,17 @@ def test_the_scores_are_on_the_map_before_their_significance(panel, monkeypatch)
     assert panel.join(60) and panel._runs.outcome == "cancelled"
     assert tab.drawn(30) and len(seen) == 2 and seen[1][1] is seen[1][0]
     assert panel.result is second and tab.view._values is second.scores
-    assert "being computed" not in tab.view._scale["note"] and len(tab.view._facts["significant"]) == 3
+    assert "is running" not in tab.view._scale["note"] and len(tab.view._facts["significant"]) == 3
 
     for change in (
         lambda: setattr(tab.values, "value", "noise ceiling"),
-        lambda: (setattr(tab.values, "value", "score"), setattr(tab.voxels, "value", "hide")),
-        lambda: (setattr(tab.voxels, "value", "fade"), tab.look(False)),
+        lambda: (setattr(tab.values, "value", "score"), tab.look(False)),
     ):
         change()
         assert tab.drawn(30)
         before = tab.view._picture
-        tab.show_ahead(-second.scores)
-        assert tab.view._picture == before, "other numbers, hidden voxels, another tab in front"
+        tab.show_ahead(-second.scores, second.significant)
+        assert tab.view._picture == before, "other numbers, another tab in front"
 
 
 def test_regions_on_and_off_and_significant_only(demo):

@@ -187,8 +187,10 @@ def test_word_vectors_that_are_not_there_are_refused(assembly):
     assert "nowhere.txt" in pipeline.check(assembly, settings)["embedding"]
 
 
-def test_the_scores_come_in_one_step_before_their_significance(assembly):
-    steps, scored = pipeline.run_steps(assembly, replace(RATE, trimming=TRIM)), []
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_the_scores_come_in_one_step_before_their_permutation_test(assembly):
+    quick = running.run(assembly, replace(RATE, trimming=TRIM, significance="parametric"), progress=False)
+    steps, scored = pipeline.run_steps(assembly, replace(RATE, trimming=TRIM, significance="permutation")), []
     while True:
         try:
             step = next(steps)
@@ -199,6 +201,8 @@ def test_the_scores_come_in_one_step_before_their_significance(assembly):
             scored.append(step)
     assert len(scored) == 1 and scored[0].stage == "scores"
     np.testing.assert_array_equal(scored[0].scores, found.scores)
+    np.testing.assert_array_equal(scored[0].significant, quick.significant)
+    assert not any(step.scores is not None for step in pipeline.run_steps(assembly, quick.settings))
 
 
 def test_progress_never_runs_backwards(assembly):

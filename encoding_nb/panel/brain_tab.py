@@ -69,16 +69,16 @@ class BrainTab(ResultTab):
         if self._choices()[self.values.value] is not None or self.voxels.value != "fade":
             self.draw()
 
-    def show_ahead(self, scores: Array) -> None:
-        """Put the scores of another run of the same data on the map, while their significance is being computed.
+    def show_ahead(self, scores: Array, significant: Array) -> None:
+        """Put the scores of another run of the same data on the map, while their permutation test is running.
 
-        Not where the map is out of sight, shows other numbers, or is to hide voxels that are not significant.
+        Not where the map is out of sight or shows other numbers.
         """
-        wanted = self.values.value == "score" and self.voxels.value != "hide"
-        if self._result is None or not self._in_sight or not wanted:
+        if self._result is None or not self._in_sight or self.values.value != "score":
             return
         self._ahead = True
-        self.view.show(scores, name="r", units=SCORE, ahead=True)
+        how = {"significant": significant, "nonsignificant": self.voxels.value}
+        self.view.show(scores, name="r", units=SCORE, ahead=True, **how)
         if not self._ahead:  # cancelled meanwhile
             self.changed()
 

@@ -170,8 +170,8 @@ class BrainView(anywidget.AnyWidget):
             The only values that there are, from the lowest up, as of layers: each has a colour of its own along
             `cmap`, and none are averaged. NaN is none of them.
         ahead : bool
-            The values are of a run that is not finished: nothing else of the result that was shown stands beside
-            them, and the map says that their significance follows. `show_result` completes it.
+            The values are of a run whose permutation test is running, and `significant` is provisional: the map says
+            so, and no other number of the result that was shown stands beside them. `show_result` completes it.
 
         Raises
         ------
@@ -272,7 +272,7 @@ class BrainView(anywidget.AnyWidget):
         if self.threshold is not None and not np.isfinite(values).any() and np.isfinite(self._values).any():
             return [*notes, f"no value reaches the threshold of {self.threshold:g}"]
         if self._look["ahead"]:
-            notes.append("which of them are significant is being computed")
+            notes.append("significance by a quick test, the permutation test is running")
         said = map_note(values) or ("faded: not significant" if self._significant is not None else "")
         return [*notes, said] if said else notes
 
@@ -304,7 +304,7 @@ class BrainView(anywidget.AnyWidget):
         )
         counted = f"{int(result.significant.sum())} of {len(values)} significant"
         if self._look["ahead"]:
-            counted = "their significance is being computed"
+            counted = "the permutation test of their significance is running"
         return (
             f"{kind} of {whose(result)}: {self._look['units'] or self._look['name']}, {spread}, "
             f"{counted}. Arrow keys move the selection, plus "

@@ -284,7 +284,7 @@ class ControlPanel(widgets.VBox):
         else:
             self._progress.show(step)
             if step.scores is not None and self._runs.fitted_on is self._runs.run_assembly:
-                self._results.brain.show_ahead(step.scores)
+                self._results.brain.show_ahead(step.scores, step.significant)
 
     def _ended(self, value: Any) -> None:
         if self._runs.outcome != "done":
