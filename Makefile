@@ -3,8 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-# Processes that share the tests, with a thread each, and notebooks at a time.
-TEST_JOBS     ?= 2
+# Notebooks at a time.
 NOTEBOOK_JOBS ?= 1
 
 .PHONY: demo lab test lint notebooks docs binder-check pictures benchmarks address clean help
@@ -35,7 +34,7 @@ lab: $(STAMP)
 
 test: $(STAMP)
 	sh tests/browser/get_chromium.sh
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -90,8 +90,8 @@ def _pycortex_mask(surface: Surface) -> Array:
             f"Subject {surface.subject} has no transform {surface.transform!r}; choose from "
             f"{', '.join(transforms) or 'none'}; or draw values per vertex on vertex_surface({surface.subject!r})."
         )
-    drawn = sorted(path.name[5:-7] for path in (folder / surface.transform).glob("mask_*.nii.gz"))
-    known = list(dict.fromkeys([*drawn, *PYCORTEX_MASKS]))
+    drawn = (path.name[5:-7] for path in (folder / surface.transform).glob("mask_*.nii.gz"))
+    known = sorted({*drawn, *PYCORTEX_MASKS})
     if surface.mask not in known:
         raise ValueError(
             f"{surface.subject}/{surface.transform} has no mask {surface.mask!r}; choose from "

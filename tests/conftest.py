@@ -7,15 +7,15 @@ from encoding_nb.datasets import load_assembly
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of one file go to one process of several, so that what they share is made once.
+    """Two halves that take about as long go to two processes: the browser's tests, and all others in their order.
 
-    All browser tests are one such group: they share a JupyterLab, and two at once would wait for each other.
+    So what tests of a half share is made once, and their order is the same in every run.
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
-        browser = item.get_closest_marker("browser")
-        item.add_marker(pytest.mark.xdist_group("browser" if browser else item.path.name))
+        browser = item.get_closest_marker("browser") is not None
+        item.add_marker(pytest.mark.xdist_group("browser" if browser else "others"))
 
 
 @pytest.fixture(scope="session")
