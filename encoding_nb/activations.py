@@ -236,10 +236,10 @@ def _windows(
         raise ValueError("words: expected a story with words, got none; leave it out.")
     tokenizer = load_tokenizer(info.folder)
     if contexts is None:
-        context = (spec.lookback, spec.context_type, spec.stride)
+        context = {"lookback": spec.lookback, "context_type": spec.context_type, "stride": spec.stride}
         if all(isinstance(word, str) for word in words):
-            return _kept_windows(tuple(words), tokenizer, *context)
-        return _context_windows(words, tokenizer, *context)  # which says what is wrong with them
+            return _kept_windows(tuple(words), tokenizer, **context)
+        return context_windows(words, tokenizer, **context)  # which says what is wrong with them
     if len(contexts) != len(words):
         raise ValueError(
             f"contexts: expected one text per word, got {len(contexts)} texts for {len(words)} words; "
@@ -250,15 +250,7 @@ def _windows(
 
 # A run asks for the windows of each story twice, and so does every estimate as a slider moves. A tokenizer that
 # is loaded anew is another one, so what its folder held before does not count any more.
-@lru_cache(maxsize=256, typed=True)
-def _kept_windows(words: tuple[str, ...], tokenizer: Any, *context: Any) -> Windows:
-    return _context_windows(words, tokenizer, *context)
-
-
-def _context_windows(
-    words: Sequence[str], tokenizer: Any, lookback: int, context_type: str, stride: int | None
-) -> Windows:
-    return context_windows(words, tokenizer, lookback=lookback, context_type=context_type, stride=stride)
+_kept_windows = lru_cache(maxsize=256, typed=True)(context_windows)
 
 
 def _refuse_wordless(words: Sequence[str], windows: Windows, info: ModelInfo) -> None:

@@ -171,7 +171,8 @@ class BrainView(anywidget.AnyWidget):
             `cmap`, and none are averaged. NaN is none of them.
         ahead : bool
             The values are of a run whose permutation test is running, and `significant` is provisional: the map says
-            so, and no other number of the result that was shown stands beside them. `show_result` completes it.
+            so, and the pointer reads no other number of the result that was shown. `show_result` completes it, and
+            until then the time course below is still of that result.
 
         Raises
         ------
