@@ -6,10 +6,12 @@ from joblib import Memory
 from encoding_nb.datasets import load_assembly
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Two halves that take about as long go to two processes: the browser's tests, and all others in their order.
 
-    So what tests of a half share is made once, and their order is the same in every run.
+    So what tests of a half share is made once, and their order is the same in every run. Before xdist's own
+    hook, which writes the groups into the tests' names: without arguments it would come first, and see none.
     """
     if not config.pluginmanager.hasplugin("xdist"):
         return

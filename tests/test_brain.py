@@ -452,6 +452,7 @@ def test_mapper_comes_back_from_its_file(tiny, tmp_path):
 
 
 def test_mapper_is_kept_in_the_cache_folder(tiny, monkeypatch):
+    surfaces._mapper.cache_clear()  # of another test's store, perhaps
     brain.flat_mapper(tiny, height=90)
     surfaces._mapper.cache_clear()
     monkeypatch.setattr(surfaces, "mapper_of_pycortex", lambda *_: pytest.fail("asked pycortex again"))

@@ -1,4 +1,4 @@
-"""What is said of an error: its own sentence, or what was being done and what to try."""
+"""What is said of an error: its own sentence, or what was being done and what to try; the line of a run."""
 
 from dataclasses import replace
 
@@ -6,8 +6,9 @@ import pytest
 
 from encoding_nb import design, loading
 from encoding_nb.activations import ModelError
+from encoding_nb.panel import progress_view
 from encoding_nb.panel.layer_sweep import LayerError
-from encoding_nb.panel.progress_view import explained
+from encoding_nb.panel.progress_view import ProgressView, explained
 from encoding_nb.panel.runs import Runs
 from encoding_nb.pipeline import Progress, Settings
 
@@ -81,3 +82,27 @@ def test_own_sentences_stay_and_memory_is_said(assembly):  # noqa: F811
     assert explained(runs.error, runs).startswith("invalid literal")
     runs = failed(assembly, RATE, short)
     assert "not enough memory (MemoryError: Unable to allocate 8 GiB); choose" in explained(runs.error, runs)
+
+
+def test_an_answer_stands_while_the_run_goes_on(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress_view.time, "monotonic", lambda: now[0])
+    view = ProgressView()
+    view.begin("Starting.")
+    view.show(Progress("features", 1, 4, 0.2, "a story"))
+    assert view.status.value == "features: a story"
+    view.answer("Something is <running> already.")
+    now[0] += progress_view.UPDATE_SECONDS
+    view.show(Progress("ridge", 1, 4, 0.6, "a fold"))
+    assert view.status.value == "Something is &lt;running&gt; already."
+    assert view.bar.value == 0.6 and "ridge" in view.stages.value  # these go on
+    now[0] += progress_view.ANSWER_SECONDS
+    view.show(Progress("ridge", 2, 4, 0.7, "another fold"))
+    assert view.status.value == "ridge: another fold"
+    view.answer("Stopping.")
+    view.end("warning", "Cancelled.")
+    assert view.status.value == "Cancelled."
+    view.answer("Something is running already.")
+    view.begin("Starting.")
+    view.show(Progress("design", 1, 4, 0.3, "delays"))
+    assert view.status.value == "design: delays"  # a new run's steps are not held back

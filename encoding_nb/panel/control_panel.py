@@ -151,7 +151,7 @@ class ControlPanel(widgets.VBox):
     def sweep(self) -> None:
         """Start a fit of every layer, with the settings as they stand otherwise."""
         if "language_model" not in self._spaces():
-            self._progress.say(NO_SWEEP)
+            self._progress.answer(NO_SWEEP)
             return
         self._start("sweep", lambda settings: layer_steps(self.assembly, settings, memory=self._runs.memory))
 
@@ -168,7 +168,7 @@ class ControlPanel(widgets.VBox):
     def cancel(self) -> None:
         """Ask what is running to stop at its next step; it is let go within a second."""
         if self._runs.running:
-            self._progress.say("Stopping.")
+            self._progress.answer("Stopping.")
             self._runs.cancel()
 
     def join(self, timeout: float | None = None) -> bool:
@@ -188,7 +188,7 @@ class ControlPanel(widgets.VBox):
     def save(self) -> Path:
         """Write the last run's record, pictures (PNG, SVG) and table of voxels (CSV); returns the folder."""
         folder = self._record.save()
-        self._progress.say(saved_sentence(folder))
+        self._progress.answer(saved_sentence(folder))
         self._results.runs.changed()
         return folder
 
@@ -212,12 +212,12 @@ class ControlPanel(widgets.VBox):
 
     def _start(self, kind: str, steps_of: Any) -> bool:
         if self._runs.running:
-            self._progress.say(BUSY)
+            self._progress.answer(BUSY)
             return False
         try:
             settings = self.settings
         except SettingsError as error:
-            self._progress.say(str(error))
+            self._progress.answer(str(error))
             return False
         self._lookup.forget(settings.model_name)
         self._gate.say_failure("")
@@ -226,7 +226,7 @@ class ControlPanel(widgets.VBox):
         if kind == "sweep":
             self._results.layers.begin()
         if not self._runs.start(kind, steps_of(settings), settings):
-            self._progress.say(BUSY)
+            self._progress.answer(BUSY)
             return False
         self._show_notes()
         self._gate.allow()
@@ -334,11 +334,11 @@ class ControlPanel(widgets.VBox):
         self._notes.value = notes_html(list(dict.fromkeys([*self._runs.data_notes, *self._runs.notes])))
 
     def _save_quietly(self) -> None:
-        self._progress.say("Saving.")
+        self._progress.answer("Saving.")
         try:
             self.save()
         except Exception as error:  # noqa: BLE001 - whoever pressed Save is to read it
-            self._progress.say("Nothing was saved.")
+            self._progress.answer("Nothing was saved.")
             self._gate.say_failure(str(error) or type(error).__name__, error)
             self._unsaved = True
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from html import escape
 
@@ -12,6 +13,7 @@ from .runs import Runs
 
 # Each update is drawn by the browser, on the cores that the fit would use.
 UPDATE_SECONDS = 0.25
+ANSWER_SECONDS = 3.0  # how long an answer to the user stands while a run goes on; enough to read a sentence
 STAGE_NAMES = {"features": "features", "design": "design matrix", "ridge": "ridge", "scores": "scores"}
 ENDED = {
     "fit": "The fit stopped with an error; change a setting and press Fit again.",
@@ -81,7 +83,8 @@ class ProgressView(widgets.VBox):
     """Bar, stages and status; set from the thread that makes the progress, at most four times a second."""
 
     def __init__(self) -> None:
-        self._last = 0.0
+        self._last = self._answered = float("-inf")
+        self._line = threading.Lock()
         self.bar = widgets.FloatProgress(min=0, max=1, layout=widgets.Layout(width="auto")).add_class(
             "enb-progress"
         )
@@ -91,16 +94,24 @@ class ProgressView(widgets.VBox):
 
     def say(self, text: str) -> None:
         """Write the status."""
-        self.status.value = escape(text)
+        with self._line:
+            self._answered = float("-inf")
+            self.status.value = escape(text)
+
+    def answer(self, text: str) -> None:
+        """Write the status for whoever asked for something while a run goes on: its steps leave it for a while."""
+        with self._line:
+            self._answered = time.monotonic()
+            self.status.value = escape(text)
 
     def begin(self, text: str) -> None:
         """A run begins."""
-        self._last = 0.0
+        self._last = float("-inf")
         self.bar.value, self.bar.bar_style = 0.0, ""
         self.stages.value = stages_html(None)
         self.say(text)
 
-    def show(self, step: Progress, *, prefix: str = "") -> None:
+    def show(self, step: Progress) -> None:
         """Show a step, unless the last one was a moment ago."""
         now = time.monotonic()
         if now - self._last < UPDATE_SECONDS:
@@ -110,7 +121,9 @@ class ProgressView(widgets.VBox):
         stages = stages_html(step.stage)
         if self.stages.value != stages:
             self.stages.value = stages
-        self.say(prefix + describe(step))
+        with self._line:
+            if now - self._answered >= ANSWER_SECONDS:
+                self.status.value = escape(describe(step))
 
     def end(self, style: str, text: str) -> None:
         """A run is over: `style` is the bar's, "success", "warning" or "danger"."""

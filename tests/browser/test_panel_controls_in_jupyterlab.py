@@ -241,7 +241,8 @@ def test_two_panels_in_a_notebook_do_not_disturb_each_other(open_notebook):
     expect(page.locator("button.enb-fit").nth(1)).to_be_enabled(timeout=30_000)
     page.locator("button.enb-fit").first.click()
     expect(page.locator(".enb-status").first).to_contain_text("Done in", timeout=240_000)
-    assert page.locator(".enb-status").nth(1).inner_text() == "Ready."
+    # the text that is there, also where JupyterLab does not render a cell far down the page
+    expect(page.locator(".enb-status").nth(1)).to_have_text("Ready.")
     assert in_kernel(page, "print(panel is other, other.result)") == "False None"
     # the same cell again gives the same panel, its result still shown
     in_kernel(page, "was = panel")
