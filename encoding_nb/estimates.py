@@ -13,7 +13,7 @@ from typing import Any
 from . import activations, features, machine, matrices
 from .assembly import Assembly
 from .held_out import OPERATOR_BYTES
-from .problem import PROJECTION_BYTES, tile_width
+from .problem import PROJECTION_BYTES, tile_width, workers_for
 from .settings import Settings, SettingsError, n_kept_rows, split_stories
 from .solvers import SLAB_BYTES
 
@@ -232,11 +232,12 @@ def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
     operators = 4 * n_alphas * (n // n_folds) * min(n, k) * n_folds
     operators = min(operators, OPERATOR_BYTES + operators // n_folds)
     # a tile as it is, in the products' dtype, projected, sorted and transposed; and the slabs it is scored in
-    width = min(tile_width(n), v)
-    tiles = 5 * 4 * n * width + 2 * SLAB_BYTES
+    n_workers = workers_for(n, v)
+    width = tile_width(n, v, n_workers)
+    tile = 5 * 4 * n * width + 2 * SLAB_BYTES
     if n > k:  # and its projections by fold
-        tiles += min(4 * n_folds * k * width, PROJECTION_BYTES)
-    return int(copies + exact + operators + tiles + 16 * n_alphas * v + 4 * t * v)
+        tile += min(4 * n_folds * k * width, PROJECTION_BYTES)
+    return int(copies + exact + operators + n_workers * tile + 16 * n_alphas * v + 4 * t * v)
 
 
 # ---------------------------------------------------------------------- seconds

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from . import side_by_side
 from .held_out import choose, fold_groups, fold_scores, load_tile, shared_operators
-from .problem import Array, Fit, Meter, is_flat
+from .problem import Array, Fit, Meter, Voxels, is_flat
 from .refit import Refit
 from .ridge_inputs import scan_steps
+from .solvers import Operators
 
 log = logging.getLogger(__name__)
 # Weights that were asked for without a file may take this share of the free memory.
@@ -93,6 +95,17 @@ def fit_steps(
     return replace(result, weights=np.load(target, mmap_mode="r"))
 
 
+def shared_steps(fit: Fit) -> Generator[tuple[int, int], None, None]:
+    """Fill `fit.derived` with what a fit of these features, folds and penalties finds there; Y is not looked at."""
+    groups = fold_groups(fit)
+    if len(groups) > 1:  # too large together, so that none would be kept
+        return
+    refit = Refit(fit, None, None, None)
+    yield from shared_operators(fit, groups[0], refit, Meter(fit))
+    if refit.by_operators:
+        refit.prepare()
+
+
 def _fit_steps(
     fit: Fit, weights: Array | None, keep_predictions: bool, all_scores: bool
 ) -> Generator[tuple[int, int], None, RidgeResult]:
@@ -108,18 +121,10 @@ def _fit_steps(
         operators = yield from shared_operators(fit, group, refit, meter)
         if one_pass and refit.needed:
             refit.prepare()
-        for tile in fit.tiles:
-            loaded = load_tile(fit, tile, voxels)
-            floor = _floor(fit, voxels.scale[tile])
-            for number in group:
-                scores = fold_scores(fit, operators[number], number, loaded, floor)
-                _add(scores, totals[:, :, tile])
-                yield meter.add(len(fit.alphas) * (tile.stop - tile.start))
-            if one_pass and refit.needed:
-                scores = _mean(totals[:, :, tile])
-                fitted = voxels.usable[tile] & np.isfinite(scores).any(axis=0)
-                refit.run(tile, loaded.y, loaded.projected, choose(scores, fit.alphas, fit.dtype), fitted)
-                yield meter.add(tile.stop - tile.start)
+        last = refit if one_pass and refit.needed else None
+        jobs = (_tile_steps(fit, tile, voxels, operators, totals, last) for tile in fit.tiles)
+        for work in side_by_side.steps(jobs, fit.n_workers):
+            yield meter.add(work)
         del operators
     scores = _mean(totals)
     scores[:, ~voxels.usable] = np.nan
@@ -127,10 +132,9 @@ def _fit_steps(
     fitted = voxels.usable & (scored.any() if fit.single_alpha else scored)
     if refit.needed and not one_pass:
         refit.prepare()
-        for tile in fit.tiles:
-            loaded = load_tile(fit, tile, voxels)
-            refit.run(tile, loaded.y, loaded.projected, chosen[tile], fitted[tile])
-            yield meter.add(tile.stop - tile.start)
+        jobs = (_refit_steps(fit, tile, voxels, refit, chosen, fitted) for tile in fit.tiles)
+        for work in side_by_side.steps(jobs, fit.n_workers):
+            yield meter.add(work)
     yield meter.total, meter.total
     best = scores[chosen, np.arange(len(chosen))]
     return RidgeResult(
@@ -148,6 +152,36 @@ def _fit_steps(
         constant_test_voxels=np.flatnonzero(voxels.constant_test),
         constant_columns=np.flatnonzero(is_flat(fit.X.min(axis=0), fit.X.max(axis=0), fit.X.dtype)),
     )
+
+
+def _tile_steps(
+    fit: Fit,
+    tile: slice,
+    voxels: Voxels,
+    operators: dict[int, list[Operators]],
+    totals: Array,
+    refit: Refit | None,
+) -> Generator[int, None, None]:
+    """Add one tile's scores in the folds of `operators` to `totals`, and refit it where all are there; yields work."""
+    loaded = load_tile(fit, tile, voxels)
+    floor = _floor(fit, voxels.scale[tile])
+    for number, of_fold in sorted(operators.items()):
+        _add(fold_scores(fit, of_fold, number, loaded, floor), totals[:, :, tile])
+        yield len(fit.alphas) * (tile.stop - tile.start)
+    if refit is not None:
+        scores = _mean(totals[:, :, tile])
+        fitted = voxels.usable[tile] & np.isfinite(scores).any(axis=0)
+        refit.run(tile, loaded.y, loaded.projected, choose(scores, fit.alphas, fit.dtype), fitted)
+        yield tile.stop - tile.start
+
+
+def _refit_steps(
+    fit: Fit, tile: slice, voxels: Voxels, refit: Refit, chosen: Array, fitted: Array
+) -> Generator[int, None, None]:
+    """Refit one tile with the alphas that were chosen for it; yields work."""
+    loaded = load_tile(fit, tile, voxels)
+    refit.run(tile, loaded.y, loaded.projected, chosen[tile], fitted[tile])
+    yield tile.stop - tile.start
 
 
 def _counted(steps: Generator, meter: Meter) -> Generator[tuple[int, int], None, Any]:

@@ -85,25 +85,25 @@ def _refuse_not_finite(story: str, values: Array, what: str, advice: str) -> Non
         )
 
 
-def stack(
+def stack_features(
     assembly: Assembly, names: Sequence[str], sampled: Mapping[str, Array], settings: Settings
-) -> tuple[Array, Array]:
-    """All training stories' rows below each other, filled in turn so that no second copy is held.
+) -> Array:
+    """(n_rows, n_features x n_delays) float32: `feature_rows` of all training stories below each other."""
+    rows = [feature_rows(assembly.stories[name], sampled[name], settings, test=False) for name in names]
+    return np.concatenate(rows, dtype=np.float32)
 
-    Returns
-    -------
-    X : (n_rows, n_features x n_delays) float32
-    Y : (n_rows, n_voxels) float32, in a temporary file (a memory map) where it is large for this machine
+
+def stack_responses(assembly: Assembly, names: Sequence[str], settings: Settings) -> Array:
+    """(n_rows, n_voxels) float32: `response_rows` of all training stories below each other.
+
+    Filled in turn, so that no second copy is held; in a temporary file (a memory map) where it is large for
+    this machine.
     """
     counts = [n_kept_rows(assembly.stories[s], settings.trimming, test=False) for s in names]
-    X = None
     Y = responses_array((sum(counts), assembly.n_voxels))
     for name, stop, count in zip(names, np.cumsum(counts), counts, strict=True):
-        x, y = matched_rows(assembly.stories[name], sampled[name], settings, test=False)
-        if X is None:
-            X = np.empty((sum(counts), x.shape[1]), np.float32)
-        X[stop - count : stop], Y[stop - count : stop] = x, y
-    return X, Y
+        Y[stop - count : stop] = response_rows(assembly.stories[name], settings.trimming, test=False)
+    return Y
 
 
 def in_memory(shape: tuple[int, int], *, free: int | None = None) -> bool:
@@ -177,11 +177,15 @@ class Inputs:
         """See the function of this name."""
         return sampled_steps(story, settings, memory=memory)
 
-    def stack(
+    def stack_features(
         self, assembly: Assembly, names: Sequence[str], sampled: Mapping[str, Array], settings: Settings
-    ) -> tuple[Array, Any]:
-        """See the function of this name; Y may be anything with `.shape`, `[:, start:stop]` and `[row mask]`."""
-        return stack(assembly, names, sampled, settings)
+    ) -> Array:
+        """See the function of this name."""
+        return stack_features(assembly, names, sampled, settings)
+
+    def stack_responses(self, assembly: Assembly, names: Sequence[str], settings: Settings) -> Any:
+        """See the function of this name; may be anything with `.shape`, `[:, start:stop]` and `[row mask]`."""
+        return stack_responses(assembly, names, settings)
 
     def matched_rows(
         self, story: Story, sampled: Array, settings: Settings, *, test: bool
@@ -190,7 +194,7 @@ class Inputs:
         return matched_rows(story, sampled, settings, test=test)
 
     def derived(self, X: Array) -> dict[str, Any] | None:
-        """What fits of this X, as `stack` gave it, leave for each other; see `ridge.ridge_steps`."""
+        """What fits of this X, as `stack_features` gave it, leave for each other; see `ridge.ridge_steps`."""
         return None
 
     def data_digest(self, assembly: Assembly) -> str | None:

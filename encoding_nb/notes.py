@@ -22,10 +22,15 @@ def warn(sentence: str, *, stacklevel: int = 2) -> None:
     stacklevel : int
         As for `warnings.warn`, counted from the caller.
     """
+    hear(sentence)
+    warnings.warn(sentence, stacklevel=stacklevel + 1)
+
+
+def hear(sentence: str) -> None:
+    """Tell the listener of this thread alone, if there is one: what was warned of already, to another listener."""
     heard = _HEARD.get()
     if heard is not None and sentence not in heard:
         heard.append(sentence)
-    warnings.warn(sentence, stacklevel=stacklevel + 1)
 
 
 @contextmanager

@@ -123,7 +123,8 @@ def design_matrices(assembly: Assembly, settings: Settings, *, memory: Any = Non
     for name in (*split.train, *split.test):
         joined = _drained(matrices.sampled_steps(assembly.stories[name], settings, memory=memory))
         sampled[name], widths = joined.values, joined.widths
-    X, Y = matrices.stack(assembly, split.train, sampled, settings)
+    X = matrices.stack_features(assembly, split.train, sampled, settings)
+    Y = matrices.stack_responses(assembly, split.train, settings)
     test = [matrices.matched_rows(assembly.stories[s], sampled[s], settings, test=True) for s in split.test]
     return DesignMatrices(
         X,

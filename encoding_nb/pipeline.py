@@ -19,6 +19,7 @@ import numpy as np
 
 from . import __version__, activations, estimates, features, folds, matrices, notes, ridge, scoring
 from .assembly import Array, Assembly, Surface
+from .kept_inputs import KeptInputs, worth_preparing
 from .settings import (
     Settings,
     SettingsError,
@@ -166,7 +167,8 @@ def run_steps(
         Over the training stories' kept rows below each other, in place of those that the settings make.
         Only with a train/test split.
     inputs : matrices.Inputs, optional
-        Where features, responses and noise ceilings come from; a sweep gives one that its runs share.
+        Where features, responses and noise ceilings come from: a sweep gives one that its runs share, the panel
+        `KeptInputs`, which leave for the next run what it will find the same.
 
     Raises
     ------
@@ -266,6 +268,62 @@ def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> No
     _noise_ceilings(assembly, settings, split.test if test else split.train, matrices.Inputs(), test=test)
 
 
+def prepare_steps(
+    assembly: Assembly, settings: Settings, inputs: KeptInputs, *, memory: Any = None
+) -> Generator[None, None, None]:
+    """Make ready in `inputs`, in steps, what a run with these settings will want of them before its products.
+
+    Responses, design, and what the folds' operators are made of; nothing where activations are missing, where
+    `check` objects, or of a design that takes more than about a second. Drained by `KeptInputs.prepare`.
+
+    Raises
+    ------
+    ValueError
+        What would end the run, too.
+    """
+    if check(assembly, settings) or not is_cached(assembly, settings, memory=memory):
+        return
+    memory = activations.default_memory() if memory is None else memory
+    split = split_stories(assembly, settings)
+    sampled = {}
+    for name in (*split.train, *split.test):
+        steps = inputs.sampled_steps(assembly.stories[name], settings, memory=memory)
+        sampled[name] = (yield from _quiet(steps)).values
+    n_columns = sampled[split.train[0]].shape[1] * len(settings.fir_delays)
+    groups = story_numbers(assembly, split.train, settings)
+    if not worth_preparing(len(groups), n_columns):
+        return
+    X = inputs.stack_features(assembly, split.train, sampled, settings)
+    yield
+    inputs.stack_responses(assembly, split.train, settings)
+    yield
+    if settings.use_train_test_split and settings.device != "cuda":
+        rows = {
+            name: matrices.feature_rows(assembly.stories[name], sampled[name], settings, test=True)
+            for name in split.test
+        }
+        steps = ridge.derive_steps(
+            X,
+            derived=inputs.derived(X),
+            alphas=settings.alphas,
+            folds=inner_folds(groups, settings),
+            X_test=np.concatenate(list(rows.values())),
+            use_corr=settings.use_corr,
+            normalpha=settings.normalpha,
+        )
+        yield from _quiet(steps)
+
+
+def _quiet(steps: Generator) -> Generator[None, None, Any]:
+    """Steps that say nothing; returns what they return."""
+    try:
+        while True:
+            next(steps)
+            yield
+    except StopIteration as stop:
+        return stop.value
+
+
 def _feature_stage(
     assembly: Assembly,
     names: Sequence[str],
@@ -338,7 +396,8 @@ def _held_out_fit(
     """Fit on the training stories, predict the test stories."""
     with clock.stage("design"):
         yield clock.progress(0, 1, "design matrix")
-        X, Y = inputs.stack(assembly, split.train, sampled, settings)
+        X = inputs.stack_features(assembly, split.train, sampled, settings)
+        Y = inputs.stack_responses(assembly, split.train, settings)
         test = {
             s: inputs.matched_rows(assembly.stories[s], sampled[s], settings, test=True) for s in split.test
         }
@@ -377,7 +436,8 @@ def _nested_fit(
     }
     with clock.stage("design"):
         yield clock.progress(0, 1, "design matrix")
-        X, Y = inputs.stack(assembly, split.train, sampled, settings)
+        X = inputs.stack_features(assembly, split.train, sampled, settings)
+        Y = inputs.stack_responses(assembly, split.train, settings)
     with clock.stage("ridge"):
         outer = folds.make_folds(len(X), n_folds=settings.n_outer_folds, **how)
         steps = ridge.nested_steps(
@@ -507,6 +567,7 @@ __all__ = [
     "SettingsError",
     "check",
     "prepare",
+    "prepare_steps",
     "run_steps",
     "to_code",
 ]

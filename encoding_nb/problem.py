@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import solvers
+from .side_by_side import n_threads
 from .solvers import Rows
 
 Array = NDArray[Any]
 # A tile is the part of Y that is read, scored and refitted together.
 TILE_BYTES = 64 * 2**20
+# Fits of fewer responses than this are over before threads for their tiles would be worth their start.
+THREADED_VALUES = 2**20
 # Projections of a tile on the eigenbasis, one of each fold, are held at once where they take no more.
 PROJECTION_BYTES = 192 * 2**20
 
@@ -39,7 +43,10 @@ class Fit:
     dtype: np.dtype
     xp: Any
     tile: int
+    n_workers: int = 1
     derived: dict[str, tuple[Hashable, Any]] | None = None
+    # Y may be anything that can be sliced, such as a file's data set: by one thread at a time.
+    reading: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def once(self, name: str, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, or what a fit of the same X has left in `derived` for this name and key.
@@ -136,7 +143,8 @@ class Fit:
 
     def read(self, tile: slice, voxels: Voxels) -> Array:
         """Responses (n_rows, n_tile) as they are fitted; voxels that are not usable are zero."""
-        block = np.array(self.Y[:, tile])
+        with self.reading:
+            block = np.array(self.Y[:, tile])
         block[:, ~voxels.usable[tile]] = 0
         if self.standardize_Y:
             return (block - voxels.offset[tile]) / voxels.scale[tile]
@@ -171,9 +179,18 @@ class Voxels:
         return ~(self.constant | self.broken)
 
 
-def tile_width(n_rows: int) -> int:
-    """Voxels in a tile."""
-    return int(np.clip(TILE_BYTES // (4 * n_rows), 64, 2048))
+def tile_width(n_rows: int, n_voxels: int, n_workers: int = 1) -> int:
+    """Voxels in a tile: as many tiles as keep all workers busy to the end, and not many more bytes for more workers."""
+    width = int(np.clip(TILE_BYTES // (4 * n_rows), 64, 2048))
+    if n_workers > 2:
+        width = max(64, 2 * width // n_workers)
+    rounds = max(1, -(-n_voxels // (width * n_workers)))
+    return max(1, -(-n_voxels // (rounds * n_workers)))
+
+
+def workers_for(n_rows: int, n_voxels: int) -> int:
+    """Threads that tiles of responses of this shape are worth, on the CPU."""
+    return n_threads() if n_rows * n_voxels >= THREADED_VALUES else 1
 
 
 def is_flat(low: Array, high: Array, dtype: np.dtype) -> Array:

@@ -16,7 +16,9 @@ from .problem import Array, Fit, Voxels, is_flat
 class Refit:
     """Weights and test predictions of a tile, given each voxel's alpha. Fills the arrays of the result."""
 
-    def __init__(self, fit: Fit, voxels: Voxels, weights: Array | None, predictions: Array | None) -> None:
+    def __init__(
+        self, fit: Fit, voxels: Voxels | None, weights: Array | None, predictions: Array | None
+    ) -> None:
         """Take the arrays to fill: weights (n_columns, n_voxels), predictions (n_test, n_voxels), or None."""
         self.fit, self.voxels, self.weights, self.predictions = fit, voxels, weights, predictions
         self.correlations = np.full(fit.Y.shape[1], np.nan) if fit.Y_test is not None else None
@@ -110,7 +112,9 @@ class Refit:
         scale, voxels = self.voxels.scale[tile], self.voxels
         if self.correlations is not None:
             # Correlated before it is brought back to Y's units, which may be too large or small to square.
-            measured = _times(np.asarray(self.fit.Y_test[:, tile]), 1 / scale)
+            with self.fit.reading:
+                measured = np.asarray(self.fit.Y_test[:, tile])
+            measured = _times(measured, 1 / scale)
             r = correlate(measured, predicted)
             self.correlations[tile] = np.where(voxels.constant_test[tile], np.nan, r)
         if self.predictions is not None:

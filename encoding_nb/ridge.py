@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import solvers
-from .fitting import RidgeResult, fit_steps, weights_array
+from .fitting import RidgeResult, fit_steps, shared_steps, weights_array
 from .folds import FOLDING_TYPES, Fold, check_folds, make_folds
-from .problem import Fit, is_flat, tile_width
+from .problem import Fit, is_flat, tile_width, workers_for
 from .ridge_inputs import (
     RowsOf,
     check_alphas,
@@ -43,6 +43,7 @@ __all__ = [
     "NestedResult",
     "RidgeResult",
     "column_moments",
+    "derive_steps",
     "huth_alphas",
     "largest_singular_value",
     "make_folds",
@@ -120,7 +121,9 @@ def ridge_steps(
         return_all_scores: keep the scores of every alpha.
         on_nan: "raise" refuses voxels with NaN or infinite values in Y or Y_test; "skip" leaves them out,
             scored NaN.
-        tile: voxels read and scored together; None for a tile of about 64 MB.
+        tile: voxels read and scored together; None for tiles of up to about 64 MB. On the CPU as many tiles
+            are worked on at once as BLAS may use threads, with BLAS at one thread in the whole process
+            between the first step on the tiles and the last.
         dtype: of the products with Y, float32 or float64.
         device: "cpu", or "cuda" for products and inverses in torch.
         derived: an empty dict, for the first of several fits of one X: it is filled with what follows from X
@@ -146,6 +149,7 @@ def ridge_steps(
     if standardize_X:
         mean, spread = column_moments(X)
         X, test = (X - mean) / spread, None if test is None else (test - mean) / spread
+    n_workers = workers_for(*Y.shape) if device == "cpu" else 1
     fit = Fit(
         X=X,
         Y=Y,
@@ -161,7 +165,8 @@ def ridge_steps(
         standardize_Y=standardize_Y,
         dtype=np.dtype(dtype),
         xp=solvers.arrays_on(device),
-        tile=tile or tile_width(len(X)),
+        tile=tile or tile_width(*Y.shape, n_workers),
+        n_workers=n_workers,
         derived=derived,
     )
     return fit_steps(
@@ -172,6 +177,52 @@ def ridge_steps(
         keep_predictions=return_predictions,
         all_scores=return_all_scores,
     )
+
+
+def derive_steps(
+    X: ArrayLike,
+    *,
+    derived: dict[str, Any],
+    alphas: ArrayLike,
+    folds: Sequence[Fold],
+    X_test: ArrayLike | None = None,
+    use_corr: bool = True,
+    normalpha: bool = False,
+    dtype: Any = np.float32,
+    device: str = "cpu",
+) -> Generator[tuple[int, int], None, None]:
+    """Fill `derived` before the responses are at hand: a later fit with the same arguments finds it there.
+
+    Args:
+        X, alphas, folds, X_test, use_corr, normalpha, dtype, device: as for `ridge_steps`.
+        derived: a dict, empty or of a fit before.
+
+    Yields:
+        (done, total).
+
+    Raises:
+        ValueError: as `ridge_steps`, for what it is given here.
+    """
+    X = _features_of(X, (device, False), derived)
+    fit = Fit(
+        X=X,
+        Y=np.empty((len(X), 0), dtype),
+        X_test=None if X_test is None else check_features(X_test, "X_test"),
+        Y_test=None,
+        alphas=check_alphas(alphas),
+        rows=[solvers.fold_rows(*fold, len(X)) for fold in check_folds(list(folds), len(X))],
+        single_alpha=False,
+        use_corr=use_corr,
+        normalpha=normalpha,
+        prediction_floor=0.0,
+        skip_nan=False,
+        standardize_Y=False,
+        dtype=np.dtype(dtype),
+        xp=solvers.arrays_on(device),
+        tile=1,
+        derived=derived,
+    )
+    return shared_steps(fit)
 
 
 def _features_of(X: ArrayLike, how: tuple, derived: dict[str, Any]) -> Array:
@@ -326,7 +377,7 @@ def _outer_fit(
 def _nested_steps(
     X: Array, Y: Any, fits: list[tuple[Fold, list[Fold]]], options: dict[str, Any]
 ) -> Generator[tuple[int, int], None, NestedResult]:
-    tiles = list(solvers.slices(Y.shape[1], tile_width(len(X))))
+    tiles = list(solvers.slices(Y.shape[1], tile_width(*Y.shape)))
     # All rows first: values in the rows that a later fold trains on must not end the work half way.
     for _ in read_steps(Y, tiles, "Y", skip_nan=options.get("on_nan") == "skip"):
         yield 0, 1

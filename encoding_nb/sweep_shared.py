@@ -268,20 +268,20 @@ class SharedInputs(matrices.Inputs):
             kept[key] = yield from matrices.sampled_steps(story, settings, memory=memory)
         return kept[key]
 
-    def stack(
+    def stack_features(
         self, assembly: Assembly, names: Sequence[str], sampled: Mapping[str, Array], settings: Settings
-    ):
-        """X, kept while the following runs want the same; and Y, mapped from files."""
+    ) -> Array:
+        """X, kept while the following runs want the same."""
         heard = tuple(story_key(assembly.stories[name]) for name in names)
         kept = _kept(self.folder.parent, "X", (heard, design_key(settings)))
         if not kept:
-            rows = [
-                matrices.feature_rows(assembly.stories[s], sampled[s], settings, test=False) for s in names
-            ]
-            kept["X"] = np.concatenate(rows, dtype=np.float32)
-        trimming = settings.trimming
-        blocks = [self.responses(assembly.stories[name], trimming, test=False) for name in names]
-        return kept["X"], StackedRows(blocks)
+            kept["X"] = matrices.stack_features(assembly, names, sampled, settings)
+        return kept["X"]
+
+    def stack_responses(self, assembly: Assembly, names: Sequence[str], settings: Settings) -> StackedRows:
+        """Y, mapped from files."""
+        blocks = [self.responses(assembly.stories[name], settings.trimming, test=False) for name in names]
+        return StackedRows(blocks)
 
     def derived(self, X: Array) -> dict[str, Any]:
         """What follows from this X, kept as long as X is."""

@@ -234,7 +234,10 @@ class ControlPanel(widgets.VBox):
 
     def _fit_steps(self, settings: Settings) -> Generator[Progress, None, Result]:
         """The run, and the map ready to be shown: both belong to what Fit does, and both may fail."""
-        result = yield from pipeline.run_steps(self.assembly, settings, memory=self._runs.memory)
+        runs = self._runs
+        result = yield from pipeline.run_steps(
+            runs.assembly, settings, memory=runs.memory, inputs=runs.inputs
+        )
         yield Progress("scores", 1, 1, 0.98, "drawing the map")
         return result
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assembly import Array, Assembly
+from ..kept_inputs import KeptInputs
 from ..pipeline import Progress, Result, Settings
 from ..worker import Worker
 from .layer_sweep import LayerDone, best_layers, run_label, same_but_layer, without_courses
@@ -43,6 +44,7 @@ class Runs:
     ----------
     assembly : Assembly, as given to `control_panel` or opened in the panel since
     memory : as given to `control_panel`
+    inputs : what fits on these data leave for the next
     given : Assembly, as given to `control_panel`
     settings : Settings, as the controls stood last
     kind : what is running or ran last: "fit", "sweep", "open"
@@ -64,6 +66,7 @@ class Runs:
 
     assembly: Assembly
     memory: Any = None
+    inputs: KeptInputs = field(default_factory=KeptInputs, repr=False)
     settings: Settings | None = None
     kind: str = ""
     run_settings: Settings | None = None
@@ -151,6 +154,8 @@ class Runs:
                 on_progress=lambda step: self._progressed(worker, step),
                 on_end=self._ended,
             )
+        if kind != "fit":
+            self.inputs.leave(None)
         worker.start()
         return True
 
@@ -243,6 +248,7 @@ class Runs:
                 self.best = BestLayer(values, tuple(sorted(value)), self.run_settings, self.run_assembly)
         elif self.kind == "open":
             self.assembly, self.layers, self.swept_whole = value, {}, False
+            self.inputs = KeptInputs()
             self.data_notes, self.notes = self.notes, []
 
     def remember(self, result: Result) -> None:

@@ -119,8 +119,9 @@ def running_lab(home: Path, folder: Path, cache: Path) -> Iterator[Lab]:
 @contextlib.contextmanager
 def running_browser() -> Iterator:
     """Chromium, headless; RuntimeError where there is none."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=30_000)  # ms; five seconds are little for an answer of a kernel that is busy
     found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
     if found is None:
         raise RuntimeError("No Chromium on the path; run: sh tests/browser/get_chromium.sh")

@@ -1,0 +1,191 @@
+"""Generators in threads: all is yielded, errors and stops come through, BLAS gets its threads back."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from encoding_nb import problem, ridge, side_by_side
+from encoding_nb.side_by_side import n_threads, one_blas_thread, steps
+
+WAIT = 30  # seconds, for what takes none
+
+
+@pytest.fixture
+def two_threads():
+    """BLAS at two threads, however many this machine or OMP_NUM_THREADS allows."""
+    with threadpool_limits(2, user_api="blas"):
+        if n_threads() != 2:
+            pytest.skip("this BLAS cannot be told how many threads to use")
+        yield
+
+
+def count(n, seen):
+    for number in range(n):
+        seen.append((threading.current_thread().name, n_threads()))
+        yield (n, number)
+
+
+def test_one_worker_goes_in_turn_and_right_here():
+    seen = []
+    assert list(steps((count(n, seen) for n in (3, 1, 2)), 1)) == [
+        (3, 0), (3, 1), (3, 2), (1, 0), (2, 0), (2, 1),
+    ]  # fmt: skip
+    assert {name for name, _ in seen} == {threading.current_thread().name}
+
+
+def test_everything_is_yielded_each_job_in_its_order(two_threads):
+    seen = []
+    found = list(steps((count(n, seen) for n in (30, 10, 20, 0, 7)), 3))
+    assert sorted(found) == sorted((n, i) for n in (30, 10, 20, 7) for i in range(n))
+    for n in (30, 10, 20, 7):
+        assert [i for m, i in found if m == n] == list(range(n))
+    assert {name for name, _ in seen} == {"encoding_nb-tile"} and {blas for _, blas in seen} == {1}
+    assert n_threads() == 2
+
+
+def test_two_jobs_are_worked_on_at_once(two_threads):
+    both = threading.Barrier(2)
+
+    def job():
+        both.wait(WAIT)
+        yield 1
+
+    assert list(steps([job(), job()], 2)) == [1, 1]
+
+
+def test_an_error_stops_the_others_and_is_raised(two_threads):
+    seen = []
+
+    def fails():
+        yield 1
+        raise KeyError("voxels")
+
+    with pytest.raises(KeyError, match="voxels"):
+        list(steps([fails(), count(10**7, seen), count(10**7, seen)], 2))
+    n = len(seen)
+    time.sleep(0.05)
+    assert len(seen) == n < 10**7 and n_threads() == 2
+
+
+def test_closing_waits_for_the_workers_and_gives_blas_its_threads_back(two_threads):
+    seen, left = [], []
+
+    def job():
+        try:
+            yield from count(10**7, seen)
+        finally:
+            left.append(threading.current_thread().name)
+
+    running = steps([job(), job(), job()], 2)
+    assert next(running)
+    running.close()
+    assert len(left) == 2, "the two that were begun; the third never was"
+    assert n_threads() == 2
+
+
+def test_blas_that_another_thread_limits_leaves_the_jobs_in_turn(two_threads):
+    """threadpoolctl lets one thread set OpenBLAS's limits; what cannot be had must not be taken for had."""
+    found = []
+
+    def other():
+        with one_blas_thread() as had:
+            found.append(had)
+        found.extend(steps([count(1, []), count(1, [])], 2))
+        found.append(n_threads())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(WAIT)
+    assert found[1:] == [(1, 0), (1, 0), 2]
+    assert n_threads() == 2
+
+
+def test_with_one_thread_there_is_nothing_to_limit():
+    with threadpool_limits(1, user_api="blas"), one_blas_thread() as had:
+        assert not had
+
+
+def test_a_tile_for_each_worker_to_the_end():
+    for n_rows, n_voxels, n_workers in (
+        (1289, 21229, 2),
+        (1000, 10000, 2),
+        (8673, 95556, 16),
+        (60, 3, 8),
+        (60, 1, 1),
+    ):
+        width = problem.tile_width(n_rows, n_voxels, n_workers)
+        n_tiles = -(-n_voxels // width)
+        assert 1 <= width <= 2048 and (n_tiles % n_workers == 0 or n_voxels < 64 * n_workers)
+        assert n_workers * width * n_rows * 4 <= 2.1 * problem.TILE_BYTES or width <= 64
+
+
+CASES = {
+    "primal": {},
+    "dual": {"k": 150},
+    "r2": {"use_corr": False},
+    "one alpha": {"single_alpha": True},
+    "weights": {"return_weights": True, "k": 150},
+    "hard": {"alphas": [1e-12, 10.0]},
+    "time series": {"folding": "timeseries"},
+    "z-scored": {"standardize_X": True, "standardize_Y": True},
+    "every score": {"return_all_scores": True, "prediction_floor": 1e-3},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_fit_in_threads_is_the_fit_in_turn(case, two_threads, monkeypatch):
+    rng = np.random.default_rng(3)
+    options = {"alphas": [1.0, 30.0, 1e3], **case}
+    n, k, v = 120, options.pop("k", 20), 400
+    X, X_test = rng.standard_normal((n, k)), rng.standard_normal((40, k))
+    B = rng.standard_normal((k, v)) * rng.uniform(0, 0.3, v)
+    Y = (X @ B + rng.standard_normal((n, v))).astype("f4")
+    Y[:, 17] = 2.5
+    Y_test = (X_test @ B + rng.standard_normal((40, v))).astype("f4")
+    options["folds"] = ridge.make_folds(n, folding_type=options.pop("folding", "chunked"), n_folds=4)
+    options |= {"X_test": X_test, "Y_test": Y_test}
+    used, in_threads = [], side_by_side._in_threads
+    monkeypatch.setattr(
+        side_by_side, "_in_threads", lambda jobs, n: used.append(len(jobs)) or in_threads(jobs, n)
+    )
+    expected = ridge.ridge_cv(X, Y, **options)
+    assert not used, "small fits start no threads"
+    monkeypatch.setattr(problem, "THREADED_VALUES", 0)
+    found = ridge.ridge_cv(X, Y, tile=37, **options)
+    assert used and all(n_jobs == -(-v // 37) for n_jobs in used)
+    np.testing.assert_array_equal(found.best_alphas, expected.best_alphas)
+    for name in ("cv_scores", "correlations", "predictions", "weights", "all_cv_scores"):
+        one, other = getattr(found, name), getattr(expected, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, atol=2e-5, err_msg=name)
+    assert list(found.constant_voxels) == [17]
+
+
+def test_responses_are_read_by_one_thread_at_a_time(two_threads, monkeypatch):
+    """A file's data set may not bear two."""
+    monkeypatch.setattr(problem, "THREADED_VALUES", 0)
+    rng = np.random.default_rng(5)
+    X, values = rng.standard_normal((60, 5)), rng.standard_normal((60, 200)).astype("f4")
+    inside, most = [], []
+
+    class File:
+        shape, dtype = values.shape, values.dtype
+
+        def __getitem__(self, key):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.001)
+            inside.pop()
+            return values[key]
+
+    folds = ridge.make_folds(60, n_folds=3, chunk_length=5)
+    options = {"alphas": [1.0, 10.0], "folds": folds, "tile": 10, "X_test": X[:20]}
+    found = ridge.ridge_cv(X, File(), Y_test=values[:20], **options)
+    assert len(most) > 20 and max(most) == 1
+    np.testing.assert_allclose(
+        found.correlations, ridge.ridge_cv(X, values, Y_test=values[:20], **options).correlations, atol=1e-6
+    )
