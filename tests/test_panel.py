@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import activations, design, features, machine, pipeline, running
+from encoding_nb import activations, design, features, machine, matrices, pipeline, running
 from encoding_nb.panel import ControlPanel, control_panel
 from encoding_nb.panel.progress_view import describe, stages_html
 from encoding_nb.pipeline import Progress, Settings
@@ -183,6 +183,51 @@ def test_a_fit_after_an_error_gives_a_result(panel, release, monkeypatch):
     panel.fit()
     assert panel.join(60)
     assert panel.result is not None and panel._gate.error.value == ""
+
+
+def test_the_design_is_made_while_it_is_chosen(panel, assembly, monkeypatch):  # noqa: F811
+    use_trimming(panel, TRIM)
+    panel._controls.time.delays.control.value = "1, 2, 3"
+    assert panel.settings.fir_delays == (1, 2, 3) and panel._gate.readiness.made_ready(30)
+    expected = running.run(assembly, panel.settings, memory=NO_CACHE, progress=False)
+    for name in ("stack_features", "stack_responses"):
+        monkeypatch.setattr(matrices, name, lambda *a: pytest.fail("made by the fit"))
+    panel.fit()
+    assert panel.join(60)
+    np.testing.assert_array_equal(panel.result.scores, expected.scores)
+    assert panel.result.notes == expected.notes
+    monkeypatch.undo()
+    before = panel._runs.inputs
+    assert panel._runs.start("open", opening(replace(assembly, subject="T"))) and panel.join(10)
+    assert panel._runs.inputs is not before, "nothing of one data set is kept for another"
+
+
+def test_nothing_is_made_ready_beside_a_run(panel, release, monkeypatch):
+    made, true = [], pipeline.prepare_steps
+    monkeypatch.setattr(
+        pipeline, "prepare_steps", lambda a, s, *r, **o: made.append(s.fir_delays) or true(a, s, *r, **o)
+    )
+    panel.fit()
+    for delays in ("1, 2", "1, 2, 3"):
+        panel._controls.time.delays.control.value = delays
+        assert panel._gate.readiness.made_ready(30)
+    assert not made
+    release.set()
+    with pytest.raises(RuntimeError, match="the disk is"):
+        panel.join(10)
+    assert panel._gate.readiness.made_ready(30) and made == [(1, 2, 3)]
+
+
+def test_what_cannot_be_made_ready_says_nothing_before_fit(panel, monkeypatch, caplog):
+    def fails(*_, **__):
+        raise OSError("the disk is away")
+        yield
+
+    use_trimming(panel, TRIM)
+    monkeypatch.setattr(pipeline, "prepare_steps", fails)
+    panel._controls.fit.seed.control.value = "5"
+    assert panel._gate.readiness.made_ready(30) and not caplog.records
+    assert "away" not in texts(panel) and not panel._fit_button.disabled
 
 
 def test_cancel(panel, release):

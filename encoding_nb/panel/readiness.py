@@ -86,6 +86,10 @@ class Readiness(widgets.VBox):
         """Wait for the estimate, at most `timeout` seconds."""
         return self._estimating.join(timeout)
 
+    def made_ready(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is being made ready for a fit, at most `timeout` seconds."""
+        return self._making_ready.join(timeout)
+
     def warm_up(self) -> None:
         """Make ready in a thread what does not hang on the choices, while the person makes them."""
         threading.Thread(target=self._prepare, daemon=True).start()
