@@ -149,7 +149,7 @@ def fingerprint(array: Array) -> tuple:
     """Shape, dtype, and sums over rows and over columns of an array's bits, (n_rows, n_columns).
 
     An array changed in place has other sums, but for changes that undo each other in every row and every column.
-    It takes a tenth of the time of z-scoring, where a cryptographic digest would take most of it.
+    Of the demo's 110 MB it takes a fifth of the time of z-scoring them, 55 ms of 250 to 330.
     """
     bits = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind in "fiu" else array
     sums = (bits.sum(axis=axis, dtype=np.uint64).tobytes() for axis in (0, 1))
