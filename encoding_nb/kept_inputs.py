@@ -38,7 +38,7 @@ class _Made:
 class KeptInputs(matrices.Inputs):
     """Inputs of runs that follow each other, in one thread at a time; `prepare` may be called in another.
 
-    Given to `pipeline.run_steps`; `pipeline.prepare_steps` are the steps to prepare with.
+    Given to `pipeline.run_steps`; `preparing.prepare_steps` are the steps to prepare with.
     """
 
     def __init__(self) -> None:

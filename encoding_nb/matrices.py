@@ -208,3 +208,11 @@ class Inputs:
     def noise_ceiling(self, story: Story, kept: slice) -> Array | None:
         """See `story_ceiling`."""
         return story_ceiling(story, kept)
+
+    def noise_ceilings(
+        self, assembly: Assembly, settings: Settings, names: Sequence[str], *, test: bool
+    ) -> dict[str, Array]:
+        """{story: (n_voxels,)} the ceilings of those of the stories that were heard more than once."""
+        _, kept = settings.trimming.slices(test=test)
+        found = {name: self.noise_ceiling(assembly.stories[name], kept) for name in names}
+        return {name: ceiling for name, ceiling in found.items() if ceiling is not None}

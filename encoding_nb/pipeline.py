@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, activations, estimates, features, folds, matrices, notes, ridge, scoring
+from . import __version__, activations, estimates, folds, matrices, notes, ridge, scoring
 from .assembly import Array, Assembly, Surface
-from .kept_inputs import KeptInputs, worth_preparing
 from .settings import (
     Settings,
     SettingsError,
@@ -243,87 +242,6 @@ def _checked_folds(
     )
 
 
-def is_cached(assembly: Assembly, settings: Settings, *, memory: Any = None) -> bool:
-    """Whether a run would find the features of all its stories on disk."""
-    memory = activations.default_memory() if memory is None else memory
-    split = split_stories(assembly, settings)
-    stories = (assembly.stories[name] for name in (*split.train, *split.test))
-    return all(
-        features.is_cached(story, spec, memory=memory)
-        for story in stories
-        for spec in settings.feature_specs.values()
-    )
-
-
-def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> None:
-    """Do beforehand what every run on these data needs once: tokenizer and noise ceiling.
-
-    A run does all of it by itself; this only makes the first one quicker. Quiet where `check` objects.
-    """
-    if check(assembly, settings):
-        return
-    is_cached(assembly, settings, memory=memory)
-    split = split_stories(assembly, settings)
-    test = settings.use_train_test_split
-    _noise_ceilings(assembly, settings, split.test if test else split.train, matrices.Inputs(), test=test)
-
-
-def prepare_steps(
-    assembly: Assembly, settings: Settings, inputs: KeptInputs, *, memory: Any = None
-) -> Generator[None, None, None]:
-    """Make ready in `inputs`, in steps, what a run with these settings will want of them before its products.
-
-    Responses, design, and what the folds' operators are made of; nothing where activations are missing, where
-    `check` objects, or of a design that takes more than about a second. Drained by `KeptInputs.prepare`.
-
-    Raises
-    ------
-    ValueError
-        What would end the run, too.
-    """
-    if check(assembly, settings) or not is_cached(assembly, settings, memory=memory):
-        return
-    memory = activations.default_memory() if memory is None else memory
-    split = split_stories(assembly, settings)
-    sampled = {}
-    for name in (*split.train, *split.test):
-        steps = inputs.sampled_steps(assembly.stories[name], settings, memory=memory)
-        sampled[name] = (yield from _quiet(steps)).values
-    n_columns = sampled[split.train[0]].shape[1] * len(settings.fir_delays)
-    groups = story_numbers(assembly, split.train, settings)
-    if not worth_preparing(len(groups), n_columns):
-        return
-    X = inputs.stack_features(assembly, split.train, sampled, settings)
-    yield
-    inputs.stack_responses(assembly, split.train, settings)
-    yield
-    if settings.use_train_test_split and settings.device != "cuda":
-        rows = {
-            name: matrices.feature_rows(assembly.stories[name], sampled[name], settings, test=True)
-            for name in split.test
-        }
-        steps = ridge.derive_steps(
-            X,
-            derived=inputs.derived(X),
-            alphas=settings.alphas,
-            folds=inner_folds(groups, settings),
-            X_test=np.concatenate(list(rows.values())),
-            use_corr=settings.use_corr,
-            normalpha=settings.normalpha,
-        )
-        yield from _quiet(steps)
-
-
-def _quiet(steps: Generator) -> Generator[None, None, Any]:
-    """Steps that say nothing; returns what they return."""
-    try:
-        while True:
-            next(steps)
-            yield
-    except StopIteration as stop:
-        return stop.value
-
-
 def _feature_stage(
     assembly: Assembly,
     names: Sequence[str],
@@ -483,7 +401,7 @@ def _score_steps(
     else:
         pvalues = parametric
     significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
-    ceilings = _noise_ceilings(assembly, settings, tuple(measured), inputs, test=test)
+    ceilings = inputs.noise_ceilings(assembly, settings, tuple(measured), test=test)
     times = {
         name: settings.trimming.features(assembly.stories[name].tr_times, test=test)[rows]
         for name, rows in held_out.rows.items()
@@ -511,15 +429,6 @@ def _score_steps(
         voxel_names=assembly.voxel_names,
         simulated=assembly.simulated,
     )
-
-
-def _noise_ceilings(
-    assembly: Assembly, settings: Settings, names: Sequence[str], inputs: matrices.Inputs, *, test: bool
-) -> dict[str, Array]:
-    """{story: (n_voxels,)} the ceilings of those held-out stories that were heard more than once."""
-    _, kept = settings.trimming.slices(test=test)
-    found = {name: inputs.noise_ceiling(assembly.stories[name], kept) for name in names}
-    return {name: ceiling for name, ceiling in found.items() if ceiling is not None}
 
 
 def _provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
@@ -566,8 +475,6 @@ __all__ = [
     "Settings",
     "SettingsError",
     "check",
-    "prepare",
-    "prepare_steps",
     "run_steps",
     "to_code",
 ]

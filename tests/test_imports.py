@@ -43,6 +43,7 @@ STAGES = {
         "setting_rows",
         "matrices",
         "kept_inputs",
+        "preparing",
         "estimates",
         "provenance",
     },

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from encoding_nb import held_out, kept_inputs, matrices, pipeline, solvers
+from encoding_nb import held_out, kept_inputs, matrices, pipeline, preparing, solvers
 from encoding_nb.assembly import Assembly
 from encoding_nb.kept_inputs import KeptInputs, fingerprint
 
@@ -52,7 +52,7 @@ def fit(assembly, settings, inputs=None):
 
 
 def prepare(assembly, settings, inputs):
-    return inputs.prepare(settings, pipeline.prepare_steps(assembly, settings, inputs, memory=NO_CACHE))
+    return inputs.prepare(settings, preparing.prepare_steps(assembly, settings, inputs, memory=NO_CACHE))
 
 
 def assert_same(found, expected):
@@ -103,15 +103,6 @@ def test_only_what_is_new_is_made(assembly, made):
         assert sorted(made) == sorted(expected)
 
 
-def test_what_was_prepared_is_not_made_again(assembly, made):
-    inputs = KeptInputs()
-    for settings in (SETTINGS, WIDER):
-        assert prepare(assembly, settings, inputs)
-        made.clear()
-        fit(assembly, settings, inputs)
-        assert not made
-
-
 def test_bold_that_was_changed_in_place_is_read_again(assembly):
     inputs = KeptInputs()
     before = fit(assembly, SETTINGS, inputs)
@@ -159,15 +150,6 @@ def test_responses_that_are_not_in_memory_or_large_are_not_kept(assembly, made, 
         monkeypatch.setattr(kept_inputs, "free_memory", lambda: 1000)
 
 
-def test_a_large_design_is_left_to_its_run(assembly, made, monkeypatch):
-    monkeypatch.setattr(kept_inputs, "PREPARED_VALUES", 100)
-    assert prepare(assembly, SETTINGS, KeptInputs()) and not made
-
-
-def test_nothing_is_prepared_for_settings_that_no_run_takes(assembly, made):
-    assert prepare(assembly, replace(SETTINGS, fdr_q=7.0), KeptInputs()) and not made
-
-
 def slowly(steps, entered, go_on):
     """Steps that, after the first, say so and wait for leave to go on."""
     yield next(steps)
@@ -192,7 +174,7 @@ def in_thread(work):
 @pytest.mark.parametrize("wanted", [SETTINGS, WIDER], ids=["the same", "others"])
 def test_a_run_waits_for_what_is_prepared_for_it_and_stops_what_is_not(assembly, made, wanted):
     inputs, entered, go_on = KeptInputs(), threading.Event(), threading.Event()
-    steps = slowly(pipeline.prepare_steps(assembly, SETTINGS, inputs, memory=NO_CACHE), entered, go_on)
+    steps = slowly(preparing.prepare_steps(assembly, SETTINGS, inputs, memory=NO_CACHE), entered, go_on)
     prepared = in_thread(lambda: inputs.prepare(SETTINGS, steps))
     assert entered.wait(WAIT)
     ran = in_thread(lambda: fit(assembly, wanted, inputs))
@@ -204,7 +186,7 @@ def test_a_run_waits_for_what_is_prepared_for_it_and_stops_what_is_not(assembly,
 
 def test_what_is_prepared_can_be_left_and_is_followed_by_the_next(assembly):
     inputs, entered, go_on = KeptInputs(), threading.Event(), threading.Event()
-    steps = slowly(pipeline.prepare_steps(assembly, SETTINGS, inputs, memory=NO_CACHE), entered, go_on)
+    steps = slowly(preparing.prepare_steps(assembly, SETTINGS, inputs, memory=NO_CACHE), entered, go_on)
     first = in_thread(lambda: inputs.prepare(SETTINGS, steps))
     assert entered.wait(WAIT)
     inputs.leave(SETTINGS)

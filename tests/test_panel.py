@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import activations, design, features, machine, matrices, pipeline, running
+from encoding_nb import activations, design, features, machine, matrices, pipeline, preparing, running
 from encoding_nb.panel import ControlPanel, control_panel
 from encoding_nb.panel.progress_view import describe, stages_html
 from encoding_nb.pipeline import Progress, Settings
@@ -203,9 +203,9 @@ def test_the_design_is_made_while_it_is_chosen(panel, assembly, monkeypatch):  #
 
 
 def test_nothing_is_made_ready_beside_a_run(panel, release, monkeypatch):
-    made, true = [], pipeline.prepare_steps
+    made, true = [], preparing.prepare_steps
     monkeypatch.setattr(
-        pipeline, "prepare_steps", lambda a, s, *r, **o: made.append(s.fir_delays) or true(a, s, *r, **o)
+        preparing, "prepare_steps", lambda a, s, *r, **o: made.append(s.fir_delays) or true(a, s, *r, **o)
     )
     panel.fit()
     for delays in ("1, 2", "1, 2, 3"):
@@ -224,7 +224,7 @@ def test_what_cannot_be_made_ready_says_nothing_before_fit(panel, monkeypatch, c
         yield
 
     use_trimming(panel, TRIM)
-    monkeypatch.setattr(pipeline, "prepare_steps", fails)
+    monkeypatch.setattr(preparing, "prepare_steps", fails)
     panel._controls.fit.seed.control.value = "5"
     assert panel._gate.readiness.made_ready(30) and not caplog.records
     assert "away" not in texts(panel) and not panel._fit_button.disabled

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import design, machine, matrices, pipeline, ridge, running, scoring
+from encoding_nb import design, features, machine, matrices, pipeline, ridge, running, scoring
 from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.design import Trimming
 from encoding_nb.features import JoinedFeatures, word_rate
@@ -173,15 +173,6 @@ def test_the_noise_ceiling_is_computed_once_per_story(assembly, result, monkeypa
     np.testing.assert_array_equal(again.noise_ceiling, result.noise_ceiling)
 
 
-def test_prepare_leaves_a_run_nothing_but_its_own_work(assembly, monkeypatch):
-    settings = replace(RATE, trimming=replace(TRIM, test_features_start=17, test_targets_start=7))
-    pipeline.prepare(assembly, settings, memory=NO_CACHE)
-    monkeypatch.setattr(scoring, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
-    with pytest.warns(UserWarning, match="no variance"):
-        assert running.run(assembly, settings, memory=NO_CACHE, progress=False).noise_ceiling[0] > 0.8
-    pipeline.prepare(assembly, replace(settings, fdr_q=7.0), memory=NO_CACHE)
-
-
 def test_word_vectors_that_are_not_there_are_refused(assembly):
     settings = replace(RATE, trimming=TRIM, modality="embeddings", embedding="nowhere.txt")
     assert "nowhere.txt" in pipeline.check(assembly, settings)["embedding"]
@@ -276,7 +267,7 @@ def test_unknown_settings_are_refused():
     ],
 )
 def test_refused_before_any_work(assembly, change, field, says, monkeypatch):
-    monkeypatch.setattr(pipeline.features, "feature_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "feature_steps", lambda *a, **k: pytest.fail("work was begun"))
     settings = replace(replace(RATE, trimming=TRIM), **change)
     with pytest.raises(SettingsError, match=says) as raised:
         running.run(assembly, settings, memory=NO_CACHE, progress=False)
@@ -379,7 +370,7 @@ def test_given_inner_folds_are_used_and_checked_before_any_work(assembly, monkey
         running.run(assembly, settings, memory=NO_CACHE, progress=False, inner_folds=given)
     assert [fold.test.tolist() for fold in seen[0]] == [part.tolist() for part in thirds]
 
-    monkeypatch.setattr(pipeline.features, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
     with pytest.raises(ValueError, match="180"):
         running.run(
             assembly,
@@ -395,7 +386,7 @@ def test_given_inner_folds_are_used_and_checked_before_any_work(assembly, monkey
 
 def test_a_run_that_cannot_fit_is_refused_before_any_work(assembly, monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 1000)
-    monkeypatch.setattr(pipeline.features, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
     with pytest.raises(SettingsError, match=r"needs about \d\.\d GB of memory \(\w+\) and 0\.0 GB are free"):
         running.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
 

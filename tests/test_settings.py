@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoding_nb import activations, pipeline, running
+from encoding_nb import activations, features, running
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
 from encoding_nb.folds import make_folds
@@ -113,7 +113,7 @@ REFUSED = [
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: str(case[0])[:60])
 def test_refused_under_its_own_name(assembly, case, monkeypatch):
     change, says, field = case if len(case) == 3 else (*case, next(iter(case[0])))
-    monkeypatch.setattr(pipeline.features, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
     settings = replace(FITS, **change)
     assert list(check(assembly, settings)) == [field]
     with pytest.raises(SettingsError, match=says) as raised:

@@ -10,7 +10,7 @@ from html import escape
 
 import ipywidgets as widgets
 
-from .. import activations, brain, estimates, pipeline
+from .. import activations, brain, estimates, pipeline, preparing
 from ..assembly import Assembly
 from ..estimates import Estimate
 from ..settings import Settings
@@ -97,7 +97,7 @@ class Readiness(widgets.VBox):
     def _prepare(self) -> None:
         assembly = self._runs.assembly
         with suppress(Exception), listening(self._runs.note_of_data):  # an error is said when Fit meets it
-            pipeline.prepare(assembly, self._runs.settings, memory=self._runs.memory)
+            preparing.prepare(assembly, self._runs.settings, memory=self._runs.memory)
             if assembly.surface is not None:
                 brain.flat_mapper(assembly.surface)
 
@@ -106,7 +106,7 @@ class Readiness(widgets.VBox):
         runs = self._runs
         if runs.running or runs.settings != settings:
             return
-        steps = pipeline.prepare_steps(runs.assembly, settings, runs.inputs, memory=runs.memory)
+        steps = preparing.prepare_steps(runs.assembly, settings, runs.inputs, memory=runs.memory)
         with suppress(Exception), listening(lambda _: None):  # said, like an error, when Fit meets it
             runs.inputs.prepare(settings, steps)
 
