@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import solvers
+from . import problem, solvers
 from .problem import Array, Fit, Meter, Voxels, is_flat, may_be_flat
 from .refit import Refit
 from .solvers import Operators
 
 # Operators of as many folds as fit here are held at once; more folds mean more passes over Y.
 OPERATOR_BYTES = 1_500_000_000
-# Operators up to this size are left for the next fit of the same X, where its caller keeps what is derived.
-KEPT_BYTES = 500_000_000
 
 
 def fold_groups(fit: Fit) -> list[list[int]]:
@@ -50,7 +48,7 @@ def shared_operators(
         operators = yield from build_operators(fit, group, refit, meter)
     else:
         yield meter.add(meter.build * len(fit.rows) * len(fit.alphas))
-    if sum(part.matrices.nbytes for parts in operators.values() for part in parts) <= KEPT_BYTES:
+    if sum(part.matrices.nbytes for parts in operators.values() for part in parts) <= problem.KEPT_BYTES:
         fit.derived["held-out operators"] = (key, operators)
     return operators
 

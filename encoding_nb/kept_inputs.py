@@ -17,11 +17,16 @@ import numpy as np
 from . import matrices, notes
 from .assembly import Array, Assembly, Story
 from .machine import free_memory
+from .provenance import fingerprint
 from .settings import Settings
 
-# Responses stay in memory between runs up to this size, and up to this share of what is free.
+# Responses stay in memory between runs up to this size, designs and what follows from them up to that, and each up
+# to this share of what is free.
 RESPONSE_BYTES = 500_000_000
-RESPONSE_SHARE = 0.1
+DESIGN_BYTES = 1_000_000_000
+KEPT_SHARE = 0.1
+# Bytes a value of X: itself, in float64, and in the eigenbasis of X'X.
+DESIGN_VALUE_BYTES = 20
 # Designs up to this many values are made ready beforehand: a second's work, which nobody may want.
 PREPARED_VALUES = 4_000_000
 
@@ -56,14 +61,22 @@ class KeptInputs(matrices.Inputs):
         stories = tuple(assembly.stories[name] for name in names)
         how = (stories, settings.fir_delays, settings.trimming)
         values = [sampled[name] for name in names]
+
+        def make() -> Array:
+            self._derived = None  # freed before the next is made
+            X = matrices.stack_features(assembly, names, sampled, settings)
+            if DESIGN_VALUE_BYTES * X.size <= min(DESIGN_BYTES, KEPT_SHARE * free_memory()):
+                self._derived = (X, {})
+            return X
+
         X = self._once(
             "X",
             (how, values),
-            lambda: matrices.stack_features(assembly, names, sampled, settings),
+            make,
             same=lambda known: known[0] == how and all(map(np.array_equal, known[1], values)),
         )
-        if self._derived is None or self._derived[0] is not X:
-            self._derived = (X, {})
+        if self._derived is None:
+            self._made.pop("X", None)
         return X
 
     def stack_responses(self, assembly: Assembly, names: Sequence[str], settings: Settings) -> Any:
@@ -77,9 +90,10 @@ class KeptInputs(matrices.Inputs):
         of = (stories, marks, settings.trimming.slices(test=False)[1])
         return self._once("Y", of, lambda: matrices.stack_responses(assembly, names, settings))
 
-    def derived(self, X: Array) -> dict[str, Any]:
-        """What follows from this X, kept as long as X is."""
-        return self._derived[1] if self._derived is not None and self._derived[0] is X else {}
+    def derived(self, X: Array) -> dict[str, Any] | None:
+        """What follows from this X, kept as long as X is; None where neither is."""
+        known = self._derived
+        return known[1] if known is not None and known[0] is X else None
 
     def prepare(self, settings: Settings, steps: Generator[Any, None, Any]) -> bool:
         """Drain `steps`, which make parts of these inputs for a run with `settings`.
@@ -102,6 +116,17 @@ class KeptInputs(matrices.Inputs):
         """Stop what is being prepared, at its next step, unless it is for these settings; does not wait."""
         with self._idle:
             self._unwanted = self._preparing is not None and self._preparing[1] != settings
+
+    def forget(self) -> bool:
+        """Keep nothing that runs have left, and end what is being prepared; False where there was nothing."""
+        had = bool(self._made)
+        with self._idle:
+            if self._preparing is not None and self._preparing[0] != threading.get_ident():
+                had = self._unwanted = True
+                self._idle.wait_for(lambda: self._preparing is None)
+        self._made.clear()
+        self._derived = None
+        return had
 
     def _wait_for(self, settings: Settings) -> None:
         """Wait until nothing is being prepared: to its end where it is for these settings, else to its next step."""
@@ -140,20 +165,9 @@ def _fingerprints(stories: Sequence[Story]) -> list[Any] | None:
     arrays = [story.bold for story in stories]
     if any(type(array) is not np.ndarray for array in arrays):
         return None
-    if sum(4 * array.size for array in arrays) > min(RESPONSE_BYTES, RESPONSE_SHARE * free_memory()):
+    if sum(4 * array.size for array in arrays) > min(RESPONSE_BYTES, KEPT_SHARE * free_memory()):
         return None
     return [fingerprint(array) for array in arrays]
-
-
-def fingerprint(array: Array) -> tuple:
-    """Shape, dtype, and sums over rows and over columns of an array's bits, (n_rows, n_columns).
-
-    An array changed in place has other sums, but for changes that undo each other in every row and every column.
-    Of the demo's 110 MB it takes a fifth of the time of z-scoring them, 55 ms of 250 to 330.
-    """
-    bits = array.view(f"u{array.dtype.itemsize}") if array.dtype.kind in "fiu" else array
-    sums = (bits.sum(axis=axis, dtype=np.uint64).tobytes() for axis in (0, 1))
-    return (array.shape, array.dtype.str, *sums)
 
 
 def worth_preparing(n_rows: int, n_columns: int) -> bool:
@@ -161,4 +175,4 @@ def worth_preparing(n_rows: int, n_columns: int) -> bool:
     return n_rows * n_columns <= PREPARED_VALUES
 
 
-__all__ = ["KeptInputs", "fingerprint", "worth_preparing"]
+__all__ = ["KeptInputs", "worth_preparing"]

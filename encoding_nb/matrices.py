@@ -13,7 +13,7 @@ import numpy as np
 from . import design, features, notes, scoring
 from .assembly import Array, Assembly, Story
 from .machine import free_memory
-from .provenance import assembly_digest
+from .provenance import assembly_digest, fingerprint
 from .settings import Settings, n_kept_rows
 
 # Responses above this share of the free memory are kept in a temporary file: the fit reads them in tiles.
@@ -151,7 +151,7 @@ def space_columns(widths: Mapping[str, int], n_delays: int) -> dict[str, Array]:
 
 # The ceiling follows from the data and the kept rows alone, so a class that moves the layer's slider does
 # not need it again; an entry goes with its story.
-_CEILINGS: WeakKeyDictionary[Story, dict[tuple[int, int, int], Array]] = WeakKeyDictionary()
+_CEILINGS: WeakKeyDictionary[Story, dict[tuple[int, int, int], tuple[Any, Array]]] = WeakKeyDictionary()
 
 
 def story_ceiling(story: Story, kept: slice) -> Array | None:
@@ -160,9 +160,11 @@ def story_ceiling(story: Story, kept: slice) -> Array | None:
         return None
     known = _CEILINGS.setdefault(story, {})
     rows = kept.indices(story.n_rows)
-    if rows not in known:
-        known[rows] = scoring.noise_ceiling(story.repeats[:, kept])
-    return known[rows]
+    # An array may be changed in place; a file that is read is taken to be as it was.
+    mark = fingerprint(story.repeats) if type(story.repeats) is np.ndarray else None
+    if rows not in known or known[rows][0] != mark:
+        known[rows] = (mark, scoring.noise_ceiling(story.repeats[:, kept]))
+    return known[rows][1]
 
 
 class Inputs:
@@ -196,6 +198,10 @@ class Inputs:
     def derived(self, X: Array) -> dict[str, Any] | None:
         """What fits of this X, as `stack_features` gave it, leave for each other; see `ridge.ridge_steps`."""
         return None
+
+    def forget(self) -> bool:
+        """Let go of what earlier runs have left, where memory is short; False where nothing was."""
+        return False
 
     def data_digest(self, assembly: Assembly) -> str | None:
         """See `provenance.assembly_digest`; None where some data cannot be read, with a note."""

@@ -203,7 +203,12 @@ def _steps(
     given = _checked_folds(assembly, settings, inner_folds)
     inputs = inputs or matrices.Inputs()
     memory = activations.default_memory() if memory is None else memory
-    to_compute = estimates.refuse_too_large(assembly, settings, memory=memory)
+    try:
+        to_compute = estimates.refuse_too_large(assembly, settings, memory=memory)
+    except SettingsError:
+        if not inputs.forget():
+            raise
+        to_compute = estimates.refuse_too_large(assembly, settings, memory=memory)
     split = split_stories(assembly, settings)
     names = (*split.train, *split.test)
     permuted = settings.significance == "permutation"

@@ -67,14 +67,15 @@ def prepare_steps(
     yield
     inputs.stack_responses(assembly, split.train, settings)
     yield
-    if settings.use_train_test_split and settings.device != "cuda":
+    derived = inputs.derived(X)
+    if settings.use_train_test_split and settings.device != "cuda" and derived is not None:
         rows = {
             name: matrices.feature_rows(assembly.stories[name], sampled[name], settings, test=True)
             for name in split.test
         }
         steps = ridge.derive_steps(
             X,
-            derived=inputs.derived(X),
+            derived=derived,
             alphas=settings.alphas,
             folds=inner_folds(groups, settings),
             X_test=np.concatenate(list(rows.values())),

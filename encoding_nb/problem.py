@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import solvers
-from .side_by_side import n_threads
+from .blas_threads import n_threads
 from .solvers import Rows
 
 Array = NDArray[Any]
@@ -22,6 +22,9 @@ TILE_BYTES = 64 * 2**20
 THREADED_VALUES = 2**20
 # Projections of a tile on the eigenbasis, one of each fold, are held at once where they take no more.
 PROJECTION_BYTES = 192 * 2**20
+# Operators of the folds, and those of the test rows, are each left for the next fit of the same X up to this size,
+# where its caller keeps what is derived.
+KEPT_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from . import solvers
+from . import problem, solvers
 from .problem import Array, Fit, Voxels, is_flat
 
 
@@ -41,8 +41,10 @@ class Refit:
 
     @cached_property
     def operators(self) -> dict[int, Any]:
-        """{number of an alpha: operator (n_test, n_rows)}; a fit of equal rows and alphas finds them again."""
+        """{number of an alpha: operator (n_test, n_rows)}; a fit of equal rows and alphas finds small ones again."""
         fit = self.fit
+        if len(fit.alphas) * len(fit.X_test) * len(fit.X) * fit.dtype.itemsize > problem.KEPT_BYTES:
+            return {}
         key = (fit.penalties[-1].tobytes(), fit.dtype, sha256(np.ascontiguousarray(fit.X_test)).digest())
         return fit.once("test operators", key, dict)
 

@@ -127,9 +127,9 @@ def ridge_steps(
         dtype: of the products with Y, float32 or float64.
         device: "cpu", or "cuda" for products and inverses in torch.
         derived: an empty dict, for the first of several fits of one X: it is filled with what follows from X
-            without Y (X'X's eigenvectors or XX', and the last operators of the folds, up to half a GB), and a
-            later fit that is given it again and the same X, unchanged, takes them from there. With another X
-            or device it starts afresh.
+            without Y (X'X's eigenvectors or XX', and the last operators of the folds and of the test rows, each
+            up to half a GB), and a later fit that is given it again and the same X, unchanged, takes them from
+            there. With another X or device it starts afresh.
 
     Yields:
         (done, total), in units that stand for about equal times.

@@ -9,36 +9,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Generator, Iterable
 from typing import Any
 
-_LIMITING = threading.Lock()
-
-
-def n_threads() -> int:
-    """Threads that BLAS uses now: cores, or what OMP_NUM_THREADS or whoever limits them says; 1 where unknown."""
-    from threadpoolctl import threadpool_info
-
-    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[bool]:
-    """BLAS at one thread, in the whole process: it knows no other way. False where that could not be had.
-
-    It cannot be had of an OpenBLAS that another thread limits already (threadpoolctl gives the limits to one
-    thread at a time), and not where one thread is all there is. To be left in the thread that entered.
-    """
-    from threadpoolctl import threadpool_limits
-
-    with ExitStack() as limits:
-        with _LIMITING:  # or two could find many threads, and the first to leave would wake the other's
-            had = n_threads() > 1
-            if had:
-                limits.enter_context(threadpool_limits(1, user_api="blas"))
-                had = n_threads() == 1
-        yield had
+from .blas_threads import blas_by_thread, blas_limited
 
 
 def steps(jobs: Iterable[Generator[Any, None, None]], n_workers: int) -> Generator[Any, None, None]:
@@ -51,7 +25,7 @@ def steps(jobs: Iterable[Generator[Any, None, None]], n_workers: int) -> Generat
     if min(n_workers, len(jobs)) < 2:
         yield from _in_turn(jobs)
         return
-    with one_blas_thread() as had:
+    with blas_limited(1) as had:
         yield from _in_threads(jobs, n_workers) if had else _in_turn(jobs)
 
 
@@ -62,8 +36,11 @@ def _in_turn(jobs: list[Generator]) -> Generator[Any, None, None]:
 
 def _in_threads(jobs: list[Generator], n_workers: int) -> Generator[Any, None, None]:
     waiting, said, stop = jobs[::-1], queue.SimpleQueue(), threading.Event()
+    own = (
+        blas_by_thread()
+    )  # looked for here: several threads that list libraries at once may block each other
     threads = [
-        threading.Thread(target=_work, args=(waiting, said, stop), name="encoding_nb-tile", daemon=True)
+        threading.Thread(target=_work, args=(waiting, said, stop, own), name="encoding_nb-tile", daemon=True)
         for _ in range(min(n_workers, len(jobs)))
     ]
     try:
@@ -73,34 +50,42 @@ def _in_threads(jobs: list[Generator], n_workers: int) -> Generator[Any, None, N
         while at_work:
             what, value = said.get()
             if what == "error":
-                raise value
+                try:
+                    raise value
+                finally:
+                    del value  # or this frame and the error would hold each other, and the fit's arrays
             if what == "step":
                 yield value
             else:
                 at_work -= 1
     finally:
         stop.set()
-        for thread in threads:
-            if thread.ident is not None:  # it was started
-                thread.join()
+        # Left half-drained, this may be collected as garbage by one of the workers, who cannot wait for themselves.
+        if threading.current_thread() not in threads:
+            for thread in threads:
+                if thread.ident is not None:  # it was started
+                    thread.join()
+        while not said.empty():  # or an error that nobody hears would hold itself, and the fit's arrays
+            said.get()
 
 
-def _work(waiting: list[Generator], said: queue.SimpleQueue, stop: threading.Event) -> None:
+def _work(waiting: list[Generator], said: queue.SimpleQueue, stop: threading.Event, own: Any) -> None:
     try:
-        while not stop.is_set():
-            try:
-                job = waiting.pop()
-            except IndexError:
-                break
-            for value in job:
-                said.put(("step", value))
-                if stop.is_set():
-                    job.close()
+        with own.limit(limits=1):
+            while not stop.is_set():
+                try:
+                    job = waiting.pop()
+                except IndexError:
                     break
+                for value in job:
+                    said.put(("step", value))
+                    if stop.is_set():
+                        job.close()
+                        break
     except BaseException as error:  # noqa: BLE001 - raised again by whoever drains `steps`
         said.put(("error", error))
     else:
         said.put(("over", None))
 
 
-__all__ = ["n_threads", "one_blas_thread", "steps"]
+__all__ = ["steps"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .assembly import Surface
+from .blas_threads import blas_by_thread, blas_limited
 from .mappers import FlatMapper, read_mapper, write_mapper
 from .overlays import Outline, read_drawing
 from .store import cache_folder, find_store, import_cortex, open_store, pycortex_lock, quiet
@@ -108,11 +109,9 @@ def pycortex_of(surface: Surface) -> Iterator[Any]:
     Its flat mapper solves one tiny system per triangle, for which several BLAS threads only wait for each
     other: with one, a mapper takes 6 s where it took 60 s beside another busy process.
     """
-    from threadpoolctl import threadpool_limits
-
     with pycortex_lock:
         open_store(surface.subject, store=surface.store)
-        with quiet(), threadpool_limits(1):
+        with quiet(), blas_limited(1), blas_by_thread().limit(limits=1):
             yield import_cortex()
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from . import records, sweep_shared
 from .assembly import Assembly
+from .blas_threads import blas_limited
 from .pipeline import Progress, Result, run_steps
 from .settings import Settings
 from .sweep_outline import read_outline
@@ -197,9 +198,8 @@ class Engine:
         if not self._threads or self.here:
             return nullcontext()
         import joblib
-        from threadpoolctl import threadpool_limits
 
-        return threadpool_limits(max(1, joblib.cpu_count() // self.n_jobs))
+        return blas_limited(max(1, joblib.cpu_count() // self.n_jobs))
 
     @contextmanager
     def outcomes(

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "encoding_nb"
 STAGES = {
     "assembly": {"assembly", "lazy", "from_arrays"},
     "stimuli": {"stimuli", "textgrid"},
+    "machine": {"machine", "blas_threads"},
     "activations": {
         "activations",
         "extraction",
@@ -85,13 +86,13 @@ MAY_IMPORT = {
     "__init__": set(),
     "assembly": set(),
     "notes": set(),
-    "ridge": set(),
+    "ridge": {"machine"},
     "scoring": set(),
     "machine": set(),
     "worker": set(),
     "design": set(),
     "stimuli": {"assembly", "notes"},
-    "brain": {"assembly", "scoring"},
+    "brain": {"assembly", "scoring", "machine"},
     "activations": {"stimuli", "machine", "notes"},
     "features": {"assembly", "activations", "design", "notes"},
     "datasets": {"assembly", "stimuli", "features", "design", "brain"},

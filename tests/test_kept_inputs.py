@@ -1,17 +1,17 @@
 """What runs leave for each other: equal results, less work, and nothing taken of other data."""
 
+import gc
 import threading
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
-from encoding_nb import held_out, kept_inputs, matrices, pipeline, preparing, solvers
+from encoding_nb import held_out, kept_inputs, machine, matrices, pipeline, preparing, problem, ridge, solvers
 from encoding_nb.assembly import Assembly
-from encoding_nb.kept_inputs import KeptInputs, fingerprint
+from encoding_nb.kept_inputs import KeptInputs
+from encoding_nb.settings import SettingsError
 
 from .test_pipeline import NO_CACHE, RATE, TRIM, make_story
 
@@ -208,18 +208,86 @@ def test_an_error_in_preparing_leaves_the_way_free(assembly):
             fit(assembly, SETTINGS, inputs)
 
 
-@given(
-    values=arrays(
-        st.sampled_from(["float32", "float64", "int16"]), array_shapes(min_dims=2, max_dims=2, max_side=9)
-    ),
-    data=st.data(),
-)
-def test_a_fingerprint_shows_any_one_change(values, data):
-    before = fingerprint(values)
-    assert fingerprint(values.copy()) == before
-    assert fingerprint(np.asfortranarray(values)) == before
-    row, column = (data.draw(st.integers(0, n - 1)) for n in values.shape)
-    changed = values.copy()
-    bits = changed.view(f"u{values.dtype.itemsize}")
-    bits[row, column] ^= 1 << data.draw(st.integers(0, 8 * values.dtype.itemsize - 1))
-    assert fingerprint(changed) != before
+def test_bold_that_was_negated_in_place_is_read_again(assembly):
+    """An even number of signs in every row and column: sums of bits would not see it."""
+    stories = {name: replace(s, bold=np.array(s.bold[:60], float)) for name, s in assembly.stories.items()}
+    for story in stories.values():
+        story.bold[:, 2] += np.random.default_rng(1).standard_normal(60)
+    assembly = replace(assembly, stories={n: replace(s, repeats=None) for n, s in stories.items()})
+    inputs = KeptInputs()
+    before = fit(assembly, SETTINGS, inputs)
+    for name in ("storya", "storyb", "storyc"):
+        assembly.stories[name].bold[:, :2] *= -1
+    after = fit(assembly, SETTINGS, inputs)
+    np.testing.assert_array_equal(after.scores, fit(assembly, SETTINGS).scores)
+    assert not np.array_equal(after.scores, before.scores)
+
+
+def test_what_is_large_for_this_machine_is_not_kept(assembly, made, monkeypatch):
+    inputs = KeptInputs()
+    monkeypatch.setattr(kept_inputs, "free_memory", lambda: 1000)
+    for _ in range(2):
+        made.clear()
+        assert_same(fit(assembly, SETTINGS, inputs), fit(assembly, SETTINGS))
+        assert made.count("stack_features") == made.count("eigen_basis") == 2
+    assert not inputs.forget(), "nothing is held"
+    assert prepare(assembly, SETTINGS, inputs)
+
+
+def test_the_last_design_is_freed_before_the_next_is_made(assembly, monkeypatch):
+    inputs = KeptInputs()
+    fit(assembly, SETTINGS, inputs)
+    X = weakref.ref(inputs._made["X"].value)
+    true = matrices.stack_features
+
+    def stack(*arguments):
+        assert X() is None
+        return true(*arguments)
+
+    monkeypatch.setattr(matrices, "stack_features", stack)
+    gc.disable()
+    try:
+        fit(assembly, WIDER, inputs)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("limit", [1e9, 100])
+def test_operators_of_the_test_rows_are_kept_where_they_are_small(limit, monkeypatch):
+    monkeypatch.setattr(problem, "KEPT_BYTES", limit)
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((40, 90)), rng.standard_normal((40, 7))
+    options = {
+        "alphas": [1.0, 10.0],
+        "folds": ridge.make_folds(40, n_folds=4, chunk_length=5),
+        "X_test": X[:9],
+        "Y_test": Y[:9],
+    }
+    derived = {}
+    expected = ridge.ridge_cv(X, Y, **options)
+    for _ in range(2):
+        found = ridge.ridge_cv(X, Y, derived=derived, **options)
+        np.testing.assert_array_equal(found.correlations, expected.correlations)
+        assert ("test operators" in derived) == ("held-out operators" in derived) == (limit > 100)
+
+
+def test_where_memory_is_short_a_run_lets_go_of_what_the_last_one_left(assembly, monkeypatch):
+    inputs = KeptInputs()
+    expected = fit(assembly, SETTINGS, inputs)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1000 if inputs._made else 10**10)
+    assert_same(fit(assembly, SETTINGS, inputs), expected)
+    monkeypatch.setattr(machine, "free_memory", lambda: 1000)
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="memory"):
+            fit(assembly, SETTINGS, inputs)
+
+
+def test_forgetting_ends_what_is_being_prepared(assembly):
+    inputs, entered, go_on = KeptInputs(), threading.Event(), threading.Event()
+    steps = slowly(preparing.prepare_steps(assembly, SETTINGS, inputs, memory=NO_CACHE), entered, go_on)
+    prepared = in_thread(lambda: inputs.prepare(SETTINGS, steps))
+    assert entered.wait(WAIT)
+    forgotten = in_thread(inputs.forget)
+    go_on.set()
+    assert forgotten() is True and prepared() is False
+    assert not inputs.forget()

@@ -401,6 +401,19 @@ def test_a_run_that_does_not_fit_into_memory_keeps_fit_off(panel, monkeypatch):
     assert not panel._fit_button.disabled and "GB are free" not in texts(panel._controls.stories)
 
 
+def test_what_the_last_fit_left_keeps_no_fit_off(panel, monkeypatch):
+    use_trimming(panel, TRIM)
+    assert panel._gate.readiness.made_ready(30) and panel._runs.inputs._made
+    free, forget = [1000], panel._runs.inputs.forget
+    monkeypatch.setattr(machine, "free_memory", lambda: free[0])
+    monkeypatch.setattr(
+        panel._runs.inputs, "forget", lambda: forget() and free.__setitem__(0, 10**10) is None
+    )
+    panel._controls.fit.seed.control.value = "5"
+    assert panel._gate.readiness.estimated(30)
+    assert not panel._fit_button.disabled and "GB are free" not in texts(panel._controls.stories)
+
+
 def test_a_model_that_is_too_large_names_one_that_would_do(panel, monkeypatch):
     truly = activations.model_info
     large = replace(truly(str(TINY_MODEL)), n_parameters=10**14)

@@ -166,6 +166,20 @@ def test_rows_that_no_outer_fold_scores_are_left_out(assembly, folding_type):
         assert len(found.row_times[name]) == len(found.measured[name]) == len(predicted)
 
 
+def test_a_noise_ceiling_follows_repeats_that_were_changed_in_place(assembly, result):
+    story = make_story("storyz", 9, repeats=4)
+    changed = replace(assembly, stories={**assembly.stories, "storyz": story})
+    settings = replace(RATE, trimming=TRIM)
+    with pytest.warns(UserWarning, match="no variance"):
+        before = running.run(changed, settings, memory=NO_CACHE, progress=False)
+    np.testing.assert_array_equal(before.noise_ceiling, result.noise_ceiling)
+    story.repeats[:, :, 0] = np.random.default_rng(0).standard_normal(story.repeats.shape[:2])
+    with pytest.warns(UserWarning, match="no variance"):
+        after = running.run(changed, settings, memory=NO_CACHE, progress=False)
+    np.testing.assert_allclose(after.noise_ceiling, scoring.noise_ceiling(story.repeats[:, 5:]))
+    assert after.noise_ceiling[0] < before.noise_ceiling[0] - 0.3
+
+
 def test_the_noise_ceiling_is_computed_once_per_story(assembly, result, monkeypatch):
     monkeypatch.setattr(scoring, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
     with pytest.warns(UserWarning, match="no variance"):

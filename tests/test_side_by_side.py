@@ -1,25 +1,32 @@
 """Generators in threads: all is yielded, errors and stops come through, BLAS gets its threads back."""
 
+import gc
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 from encoding_nb import problem, ridge, side_by_side
-from encoding_nb.side_by_side import n_threads, one_blas_thread, steps
+from encoding_nb.blas_threads import n_threads
+from encoding_nb.side_by_side import steps
+
+from .test_blas_threads import in_thread
 
 WAIT = 30  # seconds, for what takes none
 
 
 @pytest.fixture
 def two_threads():
-    """BLAS at two threads, however many this machine or OMP_NUM_THREADS allows."""
-    with threadpool_limits(2, user_api="blas"):
-        if n_threads() != 2:
-            pytest.skip("this BLAS cannot be told how many threads to use")
-        yield
+    """BLAS at two threads, however many this machine or OMP_NUM_THREADS allows; set by a thread that has ended."""
+    before = n_threads()
+    in_thread(lambda: threadpool_limits(2, user_api="blas") and None)
+    if n_threads() != 2:
+        pytest.skip("this BLAS cannot be told how many threads to use")
+    yield
+    in_thread(lambda: threadpool_limits(before, user_api="blas") and None)
 
 
 def count(n, seen):
@@ -86,26 +93,98 @@ def test_closing_waits_for_the_workers_and_gives_blas_its_threads_back(two_threa
     assert n_threads() == 2
 
 
-def test_blas_that_another_thread_limits_leaves_the_jobs_in_turn(two_threads):
+def test_blas_that_another_limits_leaves_the_jobs_in_turn(two_threads):
     """threadpoolctl lets one thread set OpenBLAS's limits; what cannot be had must not be taken for had."""
-    found = []
-
-    def other():
-        with one_blas_thread() as had:
-            found.append(had)
-        found.extend(steps([count(1, []), count(1, [])], 2))
-        found.append(n_threads())
-
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join(WAIT)
-    assert found[1:] == [(1, 0), (1, 0), 2]
+    seen = []
+    with threadpool_limits(2, user_api="blas"):
+        assert list(steps([count(1, seen), count(1, seen)], 2)) == [(1, 0), (1, 0)]
+    assert seen == [(threading.current_thread().name, 2)] * 2
     assert n_threads() == 2
 
 
-def test_with_one_thread_there_is_nothing_to_limit():
-    with threadpool_limits(1, user_api="blas"), one_blas_thread() as had:
-        assert not had
+def many_steps(Y, **options):
+    """A fit that is worked on in threads, up to its first step there."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((len(Y[:, :1]), 8))
+    folds = ridge.make_folds(len(X), n_folds=3, chunk_length=5)
+    running = ridge.ridge_steps(X, Y, alphas=[1.0, 10.0], folds=folds, tile=20, **options)
+    for _ in running:
+        if n_threads() == 1:
+            return running
+
+
+@pytest.fixture
+def threaded(two_threads, monkeypatch):
+    monkeypatch.setattr(problem, "THREADED_VALUES", 0)
+    return np.random.default_rng(5).standard_normal((60, 2000)).astype("f4")
+
+
+def test_a_fit_may_end_in_another_thread_than_it_began_in(threaded):
+    running = many_steps(threaded)
+    in_thread(running.close)
+    assert n_threads() == 2
+    running = many_steps(threaded)
+    assert in_thread(lambda: list(running))
+    assert n_threads() == 2
+
+
+def test_a_fit_that_one_of_its_workers_collects_as_garbage_ends(threaded):
+    """Its lock on Y is held by that worker, so the other could not be waited for."""
+    collect, collected = threading.Event(), threading.Event()
+
+    class Collects:
+        shape, dtype = threaded.shape, threaded.dtype
+
+        def __getitem__(self, key):
+            if collect.is_set() and not collected.is_set():
+                gc.collect()
+                collected.set()
+            return threaded[key]
+
+    def leave_in_a_cycle():
+        kept = [many_steps(Collects())]
+        kept.append(kept)
+        collect.set()
+        next(kept[0])
+
+    gc.disable()
+    try:
+        leave_in_a_cycle()
+        assert collected.wait(WAIT)
+    finally:
+        gc.enable()
+    deadline = time.monotonic() + WAIT
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not workers() and n_threads() == 2
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name == "encoding_nb-tile"]
+
+
+def test_an_error_in_a_tile_does_not_keep_the_fit_in_memory(threaded):
+    class Fails:
+        shape, dtype = threaded.shape, threaded.dtype
+
+        def __getitem__(self, key):
+            if threading.current_thread().name == "encoding_nb-tile":
+                raise OSError("the disk is away")
+            return threaded[key]
+
+    gc.disable()
+    try:
+        Y = Fails()
+        kept = weakref.ref(Y)
+        try:
+            list(many_steps(Y))
+        except OSError as error:
+            said = str(error)
+        assert said == "the disk is away"
+        del Y
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_a_tile_for_each_worker_to_the_end():

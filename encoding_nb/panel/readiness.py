@@ -115,7 +115,10 @@ class Readiness(widgets.VBox):
         try:
             found = estimates.estimate(self._runs.assembly, settings, memory=self._runs.memory)
             if found.problem and not self._runs.running:  # a run's own memory is free again after it
-                short = shortage_of(self._runs, settings, found)
+                if self._runs.inputs.forget():
+                    found = estimates.estimate(self._runs.assembly, settings, memory=self._runs.memory)
+                if found.problem:
+                    short = shortage_of(self._runs, settings, found)
             self._estimate.value = f"<div>This fit: {escape(str(found))}.</div>"
             self._say_sweep(sweep_needs(settings, found))
         except Exception as error:  # noqa: BLE001 - an old estimate must not stand there as if it were of these
