@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from os import PathLike
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -358,3 +359,20 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
             f"{problem}; check that times are in seconds and that the transcript is this story's."
         )
     warnings.warn(f"{problem}; no TR samples them.", stacklevel=3)
+
+
+def require_assembly(value: Any, caller: str) -> None:
+    """Refuse what is not an Assembly, such as the path of one, where `caller` is the function that was called.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(value, Assembly):
+        shown = repr(value) if isinstance(value, str | PathLike) else f"a {type(value).__name__}"
+        hint = (
+            f"write {caller}(load_assembly({value!r}), ...)"
+            if isinstance(value, str | PathLike)
+            else ("load_assembly(source) or Assembly.from_arrays(...) makes one")
+        )
+        raise TypeError(f"{caller}: expected an Assembly, got {shown}; {hint}.")
