@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .blas_threads import n_threads
+
 # Where Linux tells a container its limit: version 2 of control groups, then version 1.
 _LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
@@ -64,9 +66,16 @@ class Rates:
     elements: float
 
 
-@lru_cache(maxsize=1)
 def rates() -> Rates:
-    """`Rates` of this machine's processor, measured once in about 0.2 s with the threads now in use."""
+    """`Rates` of this machine's processor, measured in about 0.2 s, once for each number of threads that BLAS uses.
+
+    So what is measured beside a fit, which holds BLAS at one thread, is not taken for the machine's own later.
+    """
+    return _rates(n_threads())
+
+
+@lru_cache
+def _rates(n_blas_threads: int) -> Rates:
     rng = np.random.default_rng(0)
     n = 1024
     A = rng.standard_normal((n, n)).astype(np.float32)

@@ -5,6 +5,7 @@ import psutil
 import pytest
 
 from encoding_nb import machine
+from encoding_nb.blas_threads import blas_limited, n_threads
 
 
 @pytest.fixture
@@ -49,5 +50,9 @@ def test_a_container_above_its_limit_has_nothing_left(tmp_path, roomy):
 def test_rates_are_measured_once_and_are_a_processors():
     rates = machine.rates()
     assert machine.rates() is rates
+    with blas_limited(1):
+        beside_a_fit = machine.rates()
+    assert machine.rates() is rates
+    assert (beside_a_fit is rates) == (n_threads() == 1)
     for rate in (rates.single, rates.double, rates.elements):
         assert np.isfinite(rate) and 1e7 < rate < 1e16
