@@ -65,15 +65,22 @@ def make_folds(
         `n_folds` folds with sorted row numbers.
 
     Raises:
-        FoldError: unknown folding type; numbers that are not whole or out of range; too few rows, runs or
-            groups for the folds; a fold with fewer than two rows to score.
+        FoldError: unknown folding type; numbers that are not whole or out of range, also rows themselves where
+            their number is meant; too few rows, runs or groups for the folds; a fold with fewer than two rows to
+            score.
     """
     if not isinstance(folding_type, str) or folding_type not in FOLDING_TYPES:
         raise FoldError(
             "folding_type", f"folding_type must be one of {', '.join(FOLDING_TYPES)}; got {folding_type!r}."
         )
+    if np.ndim(n_rows):
+        raise FoldError(
+            "n_rows",
+            f"make_folds takes the number of rows, got rows of shape {np.shape(n_rows)}: pass len(X).",
+        )
     _refuse_numbers(
         (
+            ("n_rows", n_rows, 0),
             ("n_folds", n_folds, 2),
             ("chunk_length", chunk_length, 1),
             ("trim_size", trim_size, 0),
@@ -94,8 +101,8 @@ def make_folds(
     made = FOLDING_TYPES[folding_type](
         n_rows,
         int(n_folds),
-        chunk_length=int(chunk_length),
-        trim_size=int(trim_size),
+        chunk_length=min(int(chunk_length), n_rows),
+        trim_size=min(int(trim_size), n_rows),
         groups=labels,
         seed=int(seed),
     )
@@ -252,7 +259,10 @@ def check_folds(folds: Iterable[Any], n_rows: int) -> list[Fold]:
             training set, fewer than two rows to score, or a row that is both trained on and scored.
     """
     if not isinstance(folds, Iterable) or isinstance(folds, (str, bytes)):
-        raise ValueError(f"folds must be pairs of (train, test) row numbers, got {folds!r}.")
+        raise ValueError(
+            f"folds must be pairs of (train, test) row numbers, got {folds!r}: use make_folds({n_rows}), or "
+            "list(KFold(5).split(X)) of a splitter of scikit-learn."
+        )
     given = list(folds)
     if len(given) == 0:
         raise ValueError("folds is empty: make some with make_folds(n_rows).")

@@ -156,7 +156,7 @@ def ridge_steps(
         X_test=test,
         Y_test=Y_test,
         alphas=check_alphas(alphas),
-        rows=[solvers.fold_rows(*fold, len(X)) for fold in check_folds(list(folds), len(X))],
+        rows=[solvers.fold_rows(*fold, len(X)) for fold in check_folds(folds, len(X))],
         single_alpha=single_alpha,
         use_corr=use_corr,
         normalpha=normalpha,
@@ -210,7 +210,7 @@ def derive_steps(
         X_test=None if X_test is None else check_features(X_test, "X_test"),
         Y_test=None,
         alphas=check_alphas(alphas),
-        rows=[solvers.fold_rows(*fold, len(X)) for fold in check_folds(list(folds), len(X))],
+        rows=[solvers.fold_rows(*fold, len(X)) for fold in check_folds(folds, len(X))],
         single_alpha=False,
         use_corr=use_corr,
         normalpha=normalpha,
@@ -342,7 +342,7 @@ def nested_steps(
         )
     X = check_features(X, "X")
     check_responses(X, Y, "X", "Y")
-    outer = check_folds(list(outer_folds), len(X))
+    outer = check_folds(outer_folds, len(X))
     labels = None if groups is None else np.asarray(groups)
     if labels is not None and labels.shape != (len(X),):
         raise ValueError(f"groups must hold one label per row, shape ({len(X)},); got shape {labels.shape}.")
@@ -360,7 +360,7 @@ def nested_steps(
             seed=seed,
         )
 
-    fits = [(fold, check_folds(list(inner(fold.train)), len(fold.train))) for fold in outer]
+    fits = [(fold, check_folds(inner(fold.train), len(fold.train))) for fold in outer]
     options = {"alphas": alphas, **options}
     _outer_fit(X, Y, *fits[0], options)  # refuses at once what it would refuse later
     return _nested_steps(X, Y, fits, options)

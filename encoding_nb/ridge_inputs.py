@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,15 +22,15 @@ def check_options(on_nan: str, dtype: Any, prediction_floor: float, tile: int | 
         raise ValueError(f'on_nan must be "raise" or "skip", got {on_nan!r}.')
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, got {np.dtype(dtype)}.")
-    if not prediction_floor >= 0:
-        raise ValueError(f"prediction_floor must be 0 or more, got {prediction_floor}.")
-    if tile is not None and tile < 1:
-        raise ValueError(f"tile must be 1 voxel or more, got {tile}.")
+    if not (isinstance(prediction_floor, Real) and prediction_floor >= 0):
+        raise ValueError(f"prediction_floor must be 0 or more, got {prediction_floor!r}.")
+    if tile is not None and not (isinstance(tile, Integral) and tile >= 1):
+        raise ValueError(f"tile must be 1 voxel or more and a whole number, got {tile!r}.")
 
 
 def check_alphas(alphas: ArrayLike) -> Array:
     """The grid (n_alphas,) float64, positive and finite; else a ValueError."""
-    grid = np.atleast_1d(np.asarray(alphas, dtype=float))
+    grid = np.atleast_1d(_as_numbers(alphas, "alphas"))
     if grid.ndim != 1 or grid.size == 0 or not np.all(np.isfinite(grid) & (grid > 0)):
         raise ValueError(
             f"alphas must be a list of positive numbers, got {np.array2string(grid, threshold=10)}: "
@@ -38,9 +39,17 @@ def check_alphas(alphas: ArrayLike) -> Array:
     return grid
 
 
+def _as_numbers(values: Any, name: str) -> Array:
+    """float64, or a ValueError that names the argument; numpy's own does not."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers, got others ({error}).") from error
+
+
 def check_features(X: ArrayLike, name: str) -> Array:
     """Features (n_rows, n_columns) float64 and finite; else a ValueError that counts and places the others."""
-    array = np.asarray(X, dtype=float)
+    array = _as_numbers(X, name)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(
             f"{name} must be (rows, columns) with at least one of each, got shape {array.shape}."
@@ -58,11 +67,15 @@ def check_features(X: ArrayLike, name: str) -> Array:
 
 
 def check_responses(X: Array, Y: Any, x_name: str, y_name: str) -> None:
-    """Refuse responses without two axes, without voxels, or with other rows than the features."""
+    """Refuse responses that are no numbers by rows and voxels, or with other rows than the features."""
     if not hasattr(Y, "shape") or len(Y.shape) != 2 or Y.shape[1] == 0:
         raise ValueError(
             f"{y_name} must be an array (rows, voxels), got {getattr(Y, 'shape', type(Y).__name__)}."
         )
+    if hasattr(Y, "iloc"):  # a table gives columns by name, not by number
+        raise ValueError(f"{y_name} must be an array (rows, voxels), got a table: pass {y_name}.to_numpy().")
+    if getattr(getattr(Y, "dtype", None), "kind", "f") not in "biuf":
+        raise ValueError(f"{y_name} must be numbers, got dtype {Y.dtype}: try {y_name}.astype(np.float32).")
     if len(X) != Y.shape[0]:
         raise ValueError(
             f"{x_name} and {y_name} must have the same rows, got {x_name} {X.shape} and "

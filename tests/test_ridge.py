@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -674,7 +675,17 @@ FOLDS = [(np.arange(20, 60), np.arange(20)), (np.arange(40), np.arange(40, 60))]
         ({"on_nan": "zero"}, 'on_nan must be "raise" or "skip"'),
         ({"dtype": np.int32}, "dtype must be float32 or float64"),
         ({"device": "gpu"}, 'device must be "cpu" or "cuda"'),
+        ({"X": [["a"] * 5] * 60}, "X must be numbers, got others"),
+        ({"Y": pd.DataFrame(np.zeros((60, 4)))}, r"must be an array .* got a table: pass Y.to_numpy"),
+        ({"Y": np.full((60, 4), "a")}, "Y must be numbers, got dtype <U1"),
+        ({"Y": np.full((60, 4), None)}, "Y must be numbers, got dtype object"),
+        ({"X_test": np.zeros((9, 5)), "Y_test": np.full((9, 4), "a")}, "Y_test must be numbers"),
+        ({"alphas": ["a"]}, "alphas must be numbers, got others .*'a'"),
+        ({"folds": 5}, "folds must be pairs of .* got 5: use make_folds"),
         ({"tile": 0}, "tile must be 1 voxel or more"),
+        ({"tile": "a"}, "tile must be 1 voxel or more and a whole number, got 'a'"),
+        ({"tile": 2.5}, "tile must be 1 voxel or more and a whole number, got 2.5"),
+        ({"prediction_floor": "a"}, "prediction_floor must be 0 or more, got 'a'"),
         ({"prediction_floor": -1.0}, "prediction_floor must be 0 or more"),
     ],
 )
@@ -799,6 +810,7 @@ def test_nested_cv_refuses_before_any_fitting(monkeypatch):
     outer = ridge.make_folds(60, folding_type="kfold", n_folds=3)
     for change, message in (
         ({"alphas": [-1.0]}, "alphas must be"),
+        ({"alphas": [1.0], "inner_folds": lambda rows: 3}, "folds must be pairs of .* got 3"),
         ({"alphas": [1.0], "n_inner_folds": 30}, "30 folds need at least 60 rows, got 40"),
         ({"alphas": [1.0], "inner_folds": lambda rows: [([0, 1], [1, 2])]}, "trains on"),
     ):
