@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,34 @@ def checked_alternative(alternative: str) -> str:
     return alternative
 
 
+def checked_whole(name: str, value: Any, *, least: int) -> int:
+    """The value, if it is a whole number and no less than the least."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be {least} or more and a whole number, got {value!r}.")
+    return int(value)
+
+
+def checked_flags(
+    values: ArrayLike,
+    name: str = "significant",
+    advice: str = "pass a run's result.significant, or fdr(pvalues)[0]",
+) -> Array:
+    """A mask as booleans, if it holds True and False (or 1 and 0) alone; p-values as a mask would say the reverse."""
+    flags = np.asarray(values)
+    if flags.dtype != bool and not (flags.dtype.kind in "iu" and np.isin(flags, (0, 1)).all()):
+        raise ValueError(
+            f"{name} must be flags, True or False for each voxel, got {flags.dtype} such as "
+            f"{flags.ravel()[:3].tolist()}: {advice}."
+        )
+    return flags.astype(bool)
+
+
 def pair(Y: ArrayLike, Y_hat: ArrayLike) -> tuple[Array, Array]:
     """Both as arrays, if they can be compared row by row."""
     Y, Y_hat = np.asarray(Y), np.asarray(Y_hat)
+    for name, values in (("Y", Y), ("Y_hat", Y_hat)):
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must be numbers, got dtype {values.dtype}.")
     if Y.shape != Y_hat.shape or Y.ndim != 2:
         raise ValueError(f"Y and Y_hat must be (rows, voxels) of one shape, got {Y.shape} and {Y_hat.shape}.")
     if len(Y) < 2:

@@ -195,8 +195,18 @@ def standardize(X: Array, *, name: str = "standardize", quiet: bool = False) -> 
     -------
     array, (n_rows, n_columns). A column without variance becomes 0 and is counted in a warning; a column
     with a value that is not finite becomes NaN.
+
+    Raises
+    ------
+    ValueError
+        X of another shape, or not of numbers.
     """
     X = np.asarray(X)
+    if X.ndim != 2 or X.dtype.kind not in "biuf":
+        raise ValueError(
+            f"standardize: expected numbers as (n_rows, n_columns), got {X.dtype} of shape {X.shape}; a single column "
+            f"is X[:, None]."
+        )
     scores = np.empty(X.shape, X.dtype if X.dtype == np.float64 else np.float32)
     constant = np.empty(X.shape[1], dtype=bool)
     # Some columns at a time: asking the system for float64 copies of a whole cortex takes longer than the sums.

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft, sparse, special
 
-from .columns import Array, checked_alternative, dot, pair, slabs, unit_columns
+from .columns import Array, checked_alternative, checked_whole, dot, pair, slabs, unit_columns
 
 # Every permutation reads a slab again, and between two slabs a run can be stopped.
 SHUFFLED_VALUES = 100_000
@@ -80,19 +80,20 @@ def permutation_steps(
         (done, total) after each slab of voxels.
 
     Raises:
-        ValueError: shapes differ, an unknown alternative or tail, fewer than four blocks or eight rows.
+        ValueError: shapes differ, an unknown alternative or tail, numbers that are not whole, fewer than four
+            blocks or eight rows.
     """
     Y, Y_hat = pair(Y, Y_hat)
     checked_alternative(alternative)
     if tail not in ("counted", "normal"):
         raise ValueError(f'tail must be "counted" or "normal", got {tail!r}.')
-    if n_permutations < 1:
-        raise ValueError(f"n_permutations must be 1 or more, got {n_permutations}.")
+    checked_whole("n_permutations", n_permutations, least=1)
+    checked_whole("seed", seed, least=0)
     if block_trs is None:
         if len(Y) < LEAST_ROWS:
             raise ValueError(f"The permutation test needs {LEAST_ROWS} rows or more, got {len(Y)}.")
         return _permutation_steps(Y, Y_hat, Phases(len(Y), n_permutations, seed), alternative, tail)
-    n_blocks = -(-len(Y) // block_trs) if block_trs > 0 else 0
+    n_blocks = -(-len(Y) // checked_whole("block_trs", block_trs, least=1))
     if n_blocks < LEAST_BLOCKS:
         raise ValueError(
             f"{len(Y)} rows in blocks of {block_trs} make {n_blocks} blocks, need {LEAST_BLOCKS} or more: "

@@ -8,13 +8,14 @@ without becoming a number.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from .columns import Array, centred, checked_alternative, dot, is_flat, pair, slabs
+from .columns import Array, centred, checked_alternative, checked_flags, dot, is_flat, pair, slabs
 from .permutation import permutation_pvalues, permutation_steps
 
 __all__ = [
@@ -42,7 +43,7 @@ def correlation(Y: ArrayLike, Y_hat: ArrayLike) -> Array:
         Y_hat: (n_rows, n_voxels) predictions.
 
     Raises:
-        ValueError: shapes differ, or fewer than two rows.
+        ValueError: shapes differ, fewer than two rows, or values that are no numbers.
     """
     Y, Y_hat = pair(Y, Y_hat)
     r = np.empty(Y.shape[1])
@@ -109,8 +110,8 @@ def correlation_pvalues(r: ArrayLike, n_rows: int, *, alternative: str = "two-si
         ValueError: fewer than 3 rows, r outside -1..1, or an unknown alternative.
     """
     r = np.asarray(r, dtype=float)
-    if n_rows < 3:
-        raise ValueError(f"p-values need at least 3 rows, got n_rows={n_rows}.")
+    if not (isinstance(n_rows, Real) and n_rows >= 3):
+        raise ValueError(f"p-values need at least 3 rows, got n_rows={n_rows!r}.")
     if np.any(np.abs(r) > 1 + 1e-9):
         raise ValueError(f"r must lie within -1 and 1, got values up to {np.nanmax(np.abs(r)):.3g}.")
     r = np.clip(r, -1.0, 1.0)
@@ -131,9 +132,11 @@ def fdr(pvalues: ArrayLike, *, q: float = 0.05) -> tuple[Array, Array]:
         (n_voxels,) mask of discoveries (False where NaN), and corrected p-values (NaN where NaN).
 
     Raises:
-        ValueError: p-values or q outside 0..1.
+        ValueError: p-values of another shape; p-values or q outside 0..1.
     """
     p = np.asarray(pvalues, dtype=float)
+    if p.ndim != 1:
+        raise ValueError(f"p-values must be (n_voxels,), got shape {p.shape}: try np.ravel(pvalues).")
     tested = ~np.isnan(p)
     if np.any((p[tested] < 0) | (p[tested] > 1)):
         raise ValueError(
@@ -190,7 +193,7 @@ def noise_ceiling(repeats: Any) -> Array:
 
     CC_max of Schoppe et al. (2016), Front. Comput. Neurosci. 10:10: the square root of signal power over the
     variance of the mean, where signal power is what the repeats share, (n^2 var(mean) - sum of var) / (n (n -
-    1)). 0 where the repeats share nothing, NaN where their mean does not vary.
+    1)). 0 where the repeats share nothing, NaN where their mean does not vary or a value is not finite.
 
     Args:
         repeats: (n_repeats, n_rows, n_voxels) responses to the same stimulus; also an HDF5 data set.
@@ -211,8 +214,9 @@ def noise_ceiling(repeats: Any) -> Array:
 def _ceiling(repeats: Array) -> Array:
     n = len(repeats)
     mean = repeats.mean(axis=0, dtype=float)
-    variance = np.where(is_flat(mean), np.nan, mean.var(axis=0))
-    signal = (n**2 * variance - repeats.astype(float).var(axis=1).sum(axis=0)) / (n * (n - 1))
+    with np.errstate(invalid="ignore"):  # infinite values become NaN
+        variance = np.where(is_flat(mean), np.nan, mean.var(axis=0))
+        signal = (n**2 * variance - repeats.astype(float).var(axis=1).sum(axis=0)) / (n * (n - 1))
     return np.sqrt(np.clip(signal / variance, 0.0, 1.0))
 
 
@@ -241,7 +245,7 @@ def summarise(scores: ArrayLike, significant: ArrayLike | None = None) -> dict[s
         max_significant_score. Statistics of no voxels are NaN.
 
     Raises:
-        ValueError: the mask has another shape than the scores.
+        ValueError: the mask has another shape than the scores, or holds others than flags, such as p-values.
     """
     scores = np.asarray(scores, dtype=float)
     defined = np.isfinite(scores)
@@ -249,7 +253,7 @@ def summarise(scores: ArrayLike, significant: ArrayLike | None = None) -> dict[s
     metrics |= {"n_voxels": scores.size, "n_undefined": int((~defined).sum())}
     if significant is None:
         return metrics
-    mask = np.asarray(significant, dtype=bool)
+    mask = checked_flags(significant)
     if mask.shape != scores.shape:
         raise ValueError(f"significant must have the shape of scores, {scores.shape}; got {mask.shape}.")
     mask = mask & defined
@@ -275,10 +279,10 @@ def region_metrics(
         the region's and a slash. Statistics of no voxels are NaN.
 
     Raises:
-        ValueError: a mask has another shape than the scores.
+        ValueError: a mask has another shape than the scores; `significant` holds others than flags.
     """
     scores = np.asarray(scores, dtype=float)
-    defined, found = np.isfinite(scores), np.asarray(significant, dtype=bool)
+    defined, found = np.isfinite(scores), checked_flags(significant)
     metrics: dict[str, float] = {}
     for region, mask in masks.items():
         inside = np.asarray(mask, dtype=bool)

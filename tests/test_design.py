@@ -331,6 +331,12 @@ def test_a_small_variance_on_a_large_mean_is_kept():
     assert standardize(X).std() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("X", [np.zeros(3), np.zeros((2, 2, 2)), [["a", "b"]], "abc"])
+def test_what_has_no_columns_of_numbers_is_not_standardised(X):
+    with pytest.raises(ValueError, match=r"standardize: expected numbers as \(n_rows, n_columns\), got "):
+        standardize(X)
+
+
 def test_nan_stays_nan():
     X = np.random.default_rng(0).normal(size=(10, 2))
     X[3, 0] = np.nan

@@ -323,6 +323,12 @@ def test_noise_ceiling_of_equal_repeats_is_one_and_of_flat_ones_nan():
     np.testing.assert_allclose(scoring.noise_ceiling(np.stack([story, story + 1])), [1, 1, np.nan])
 
 
+def test_noise_ceiling_of_repeats_that_are_not_finite_is_nan():
+    repeats = np.random.default_rng(0).standard_normal((3, 20, 3))
+    repeats[1, 4, 0], repeats[2, 5, 2] = np.nan, np.inf
+    assert np.isnan(scoring.noise_ceiling(repeats)).tolist() == [True, False, True]
+
+
 def test_low_ceilings_give_no_normalised_score():
     found = scoring.normalized_correlation([0.2, 0.2, 0.2], [0.5, 0.2, np.nan])
     np.testing.assert_allclose(found, [0.4, np.nan, np.nan])
@@ -361,19 +367,37 @@ Y5 = np.random.default_rng(0).standard_normal((30, 3))
     [
         (lambda: scoring.correlation(Y5, Y5[:, :2]), r"one shape, got \(30, 3\) and \(30, 2\)"),
         (lambda: scoring.correlation(Y5[:1], Y5[:1]), "need at least 2 rows, got 1"),
+        (lambda: scoring.correlation(Y5, np.full((30, 3), "a")), "Y_hat must be numbers, got dtype <U1"),
+        (lambda: scoring.correlation_pvalues([0.1], "50"), "at least 3 rows, got n_rows='50'"),
         (lambda: scoring.correlation_pvalues([0.1], 2), "at least 3 rows, got n_rows=2"),
         (lambda: scoring.correlation_pvalues([1.1], 20), "r must lie within -1 and 1"),
         (lambda: scoring.correlation_pvalues([0.1], 20, alternative="both"), "got 'both'"),
         (lambda: scoring.permutation_pvalues(Y5, Y5, alternative="both"), "got 'both'"),
         (lambda: scoring.permutation_pvalues(Y5, Y5, block_trs=10), "make 3 blocks, need 4 or more"),
-        (lambda: scoring.permutation_pvalues(Y5, Y5, block_trs=0), "make 0 blocks"),
+        (lambda: scoring.permutation_pvalues(Y5, Y5, block_trs=0), "block_trs must be 1 or more"),
+        (lambda: scoring.permutation_pvalues(Y5, Y5, block_trs=2.5), "a whole number, got 2.5"),
+        (lambda: scoring.permutation_pvalues(Y5, Y5, n_permutations=10.5), "a whole number, got 10.5"),
+        (lambda: scoring.permutation_pvalues(Y5, Y5, n_permutations="10"), "a whole number, got '10'"),
+        (lambda: scoring.permutation_pvalues(Y5, Y5, seed="a"), "seed must be 0 or more .* got 'a'"),
         (lambda: scoring.permutation_pvalues(Y5[:7], Y5[:7]), "needs 8 rows or more, got 7"),
-        (lambda: scoring.permutation_pvalues(Y5, Y5, block_trs=5, n_permutations=0), "1 or more, got 0"),
+        (lambda: scoring.permutation_pvalues(Y5, Y5, block_trs=5, n_permutations=0), "1 or more .*, got 0"),
         (lambda: scoring.fdr([0.1, 1.2]), "p-values must lie within 0 and 1"),
+        (lambda: scoring.fdr(0.01), r"must be \(n_voxels,\), got shape \(\)"),
+        (lambda: scoring.fdr([[0.01, 0.2]]), r"got shape \(1, 2\): try np.ravel"),
         (lambda: scoring.fdr([0.1], q=0), "q must lie within 0 and 1"),
         (lambda: scoring.noise_ceiling(Y5), r"got shape \(30, 3\)"),
         (lambda: scoring.noise_ceiling(Y5[None]), "2 or more repeats"),
         (lambda: scoring.summarise([0.1, 0.2], [True]), "shape of scores"),
+        (
+            lambda: scoring.summarise([0.1, 0.2], [0.001, 0.9]),
+            r"must be flags.*got float64 such as \[0.001, 0.9\]",
+        ),
+        (lambda: scoring.summarise([0.1, 0.2], [1.0, 1.0]), r"pass a run's result.significant, or fdr"),
+        (lambda: scoring.summarise([0.1, 0.2], [1, 2]), "must be flags, .* got int64"),
+        (
+            lambda: scoring.region_metrics([0.1, 0.2], [0.01, 0.9], {"AC": [1, 1]}),
+            "significant must be flags",
+        ),
         (lambda: scoring.region_metrics([0.1, 0.2], [1, 0], {"AC": [True]}), r"Region 'AC': .*got \(1,\)"),
         (lambda: scoring.region_metrics([0.1, 0.2], [1], {"AC": [1, 1]}), r"\(2,\) and \(1,\), got \(2,\)"),
         (lambda: scoring.scores_by_group(Y5, Y5, [1, 2]), "one label per row"),
