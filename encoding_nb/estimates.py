@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import activations, features, machine, matrices
-from .assembly import Assembly
+from .assembly import Assembly, require_assembly
 from .held_out import OPERATOR_BYTES
 from .problem import PROJECTION_BYTES, tile_width, workers_for
-from .settings import Settings, SettingsError, n_kept_rows, split_stories
+from .settings import Settings, SettingsError, n_kept_rows, require_settings, split_stories
 from .solvers import SLAB_BYTES
 
 TOKENS_PER_WORD = 1.3  # of running English in the byte-pair vocabularies of GPT-2 and OPT
@@ -89,7 +89,11 @@ def estimate(assembly: Assembly, settings: Settings, *, memory: Any = None) -> E
     ------
     SettingsError
         Stories or trimming that cannot be.
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
     """
+    require_assembly(assembly, "estimate")
+    require_settings(settings, "estimate")
     memory = activations.default_memory() if memory is None else memory
     lacking = _lacking(assembly, settings, memory=memory)
     missing = {name: len(assembly.stories[name].words) for name in lacking}

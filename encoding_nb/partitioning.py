@@ -16,9 +16,17 @@ from typing import Any
 import numpy as np
 
 from . import activations, folds, matrices, ridge, scoring
-from .assembly import Array, Assembly, Surface
+from .assembly import Array, Assembly, Surface, require_assembly
 from .matrices import DesignMatrices
-from .settings import Settings, SettingsError, inner_folds, refuse, split_stories, story_numbers
+from .settings import (
+    Settings,
+    SettingsError,
+    inner_folds,
+    refuse,
+    require_settings,
+    split_stories,
+    story_numbers,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +98,12 @@ def partition(
     SettingsError
         Fewer than two spaces, nested cross-validation, or what `pipeline.check` finds.
     ValueError
-        No voxel to fit.
+        Before any work: voxels that are no mask and no numbers, an `n_iter` below 1. Later: no voxel to fit.
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
     """
+    require_assembly(assembly, "partition")
+    require_settings(settings, "partition")
     refuse(assembly, settings)
     if not settings.joined_with:
         raise SettingsError(
@@ -103,10 +115,15 @@ def partition(
         raise SettingsError(
             "use_train_test_split", "Variance is shared out on test stories; set use_train_test_split=True."
         )
+    if not isinstance(n_iter, (int, np.integer)) or isinstance(n_iter, bool) or n_iter < 1:
+        raise ValueError(
+            f"n_iter: expected a whole number of 1 or more, got {n_iter!r}; the usual one is 20."
+        )
+    named = None if voxels is None else _numbers(voxels, assembly)
     data = design_matrices(assembly, settings, memory=memory)
     groups = story_numbers(assembly, split_stories(assembly, settings).train, settings)
     inner = inner_folds(groups, settings)
-    chosen = _predicted_voxels(data, inner, settings) if voxels is None else _numbers(voxels, assembly)
+    chosen = _predicted_voxels(data, inner, settings) if named is None else named
     if not len(chosen):
         raise ValueError(
             f"{assembly.subject}: no voxel is predicted beyond chance, so there is no variance to share out; "
@@ -144,18 +161,28 @@ def _drained(steps: Any) -> Any:
 
 
 def _numbers(voxels: Array, assembly: Assembly) -> Array:
+    """Voxel numbers, each once, of a mask or of numbers; at least one."""
     voxels = np.asarray(voxels)
+    if not voxels.size or (voxels.dtype == bool and not voxels.any()):
+        raise ValueError(
+            "voxels: expected at least one voxel, got none; leave voxels out to take those that are predicted."
+        )
     if voxels.dtype == bool:
         if voxels.shape != (assembly.n_voxels,):
             raise ValueError(
                 f"voxels: expected a mask of {assembly.n_voxels} voxels, got shape {voxels.shape}."
             )
         return np.flatnonzero(voxels)
-    if voxels.size and not (voxels.min() >= 0 and voxels.max() < assembly.n_voxels):
+    if voxels.ndim != 1 or not np.issubdtype(voxels.dtype, np.integer):
+        raise ValueError(
+            f"voxels: expected a mask of {assembly.n_voxels} voxels or whole numbers in a list, got an array of "
+            f"{voxels.dtype} of shape {voxels.shape}."
+        )
+    if not (voxels.min() >= 0 and voxels.max() < assembly.n_voxels):
         raise ValueError(
             f"voxels: expected numbers from 0 to {assembly.n_voxels - 1}, got {voxels.min()} to {voxels.max()}."
         )
-    return np.unique(voxels.astype(int))
+    return np.unique(voxels)
 
 
 def _predicted_voxels(data: DesignMatrices, inner: Sequence[folds.Fold], settings: Settings) -> Array:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__, activations, estimates, folds, matrices, notes, ridge, scoring
-from .assembly import Array, Assembly, Surface
+from .assembly import Array, Assembly, Surface, require_assembly
 from .settings import (
     Settings,
     SettingsError,
@@ -26,11 +26,15 @@ from .settings import (
     check,
     inner_folds,
     refuse,
+    require_settings,
+    shown,
     split_stories,
     story_numbers,
 )
 
 STAGES = ("features", "design", "ridge", "scores")
+IN_MEMORY = """# These data were made in memory and cannot be loaded by a name: put your own Assembly here.
+assembly = assembly"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,20 @@ class Result:
         )
 
 
+def require_result(value: Any, caller: str) -> None:
+    """Refuse what is not a Result, such as the data of one, where `caller` is the function that was called.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(value, Result):
+        raise TypeError(
+            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) gives one, and load_run(folder) "
+            f"one that was saved."
+        )
+
+
 class _Clock:
     """Seconds by stage, the overall share done, and the time left in a stage."""
 
@@ -176,7 +194,11 @@ def run_steps(
     ValueError
         Before any work: given folds that do not fit the rows. Later: BOLD that is not finite, naming the
         story.
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
     """
+    require_assembly(assembly, "run_steps")
+    require_settings(settings, "run_steps")
     heard: list[str] = []
     steps = _steps(assembly, settings, memory=memory, inner_folds=inner_folds, inputs=inputs)
     try:
@@ -200,6 +222,7 @@ def _steps(
 ) -> Generator[Progress, None, Result]:
     """The stages of `run_steps`, one after the other."""
     refuse(assembly, settings)
+    _note_unused(settings)
     given = _checked_folds(assembly, settings, inner_folds)
     inputs = inputs or matrices.Inputs()
     memory = activations.default_memory() if memory is None else memory
@@ -229,6 +252,15 @@ def _steps(
         held_out = yield from _nested_fit(assembly, split, settings, sampled, inputs, clock)
     with clock.stage("scores"):
         return (yield from _score_steps(assembly, settings, held_out, inputs, clock))
+
+
+def _note_unused(settings: Settings) -> None:
+    if settings.test_stories is not None and not settings.use_train_test_split:
+        notes.warn(
+            f"test_stories ({', '.join(settings.test_stories) or 'none'}) are not used: with "
+            f"use_train_test_split=False every story is held out in turn.",
+            stacklevel=4,
+        )
 
 
 def _checked_folds(
@@ -447,30 +479,39 @@ def _provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def to_code(settings: Settings, source: str, options: Mapping[str, Any] | None = None) -> str:
+def to_code(settings: Settings, source: str | None, options: Mapping[str, Any] | None = None) -> str:
     """Source of a notebook cell that repeats the run: the settings that differ from the defaults, and the data.
 
-    `options` are those that `load_assembly` was given besides the source (`Assembly.source_options`).
+    Parameters
+    ----------
+    settings : Settings
+    source : str or None
+        What `load_assembly` was given (`Assembly.source`); None for data that were made in memory, for which the
+        cell takes the variable `assembly` and says so.
+    options : those that `load_assembly` was given besides the source (`Assembly.source_options`)
+
+    Raises
+    ------
+    TypeError
+        No Settings, such as a mapping of them.
     """
+    require_settings(settings, "to_code")
     default = Settings()
     changed = [
         f"    {f.name}={getattr(settings, f.name)!r},"
         for f in fields(settings)
         if getattr(settings, f.name) != getattr(default, f.name)
     ]
-    imports = (
-        "Settings, Trimming, load_assembly, run"
-        if any("Trimming(" in c for c in changed)
-        else "Settings, load_assembly, run"
-    )
+    names = ["Settings", "run"]
+    names += ["Trimming"] if any("Trimming(" in c for c in changed) else []
+    names += [] if source is None else ["load_assembly"]
+    imports = ", ".join(sorted(names))
     given = ", ".join([repr(source), *(f"{name}={value!r}" for name, value in (options or {}).items())])
     body = "\n".join(["settings = Settings(", *changed, ")"]) if changed else "settings = Settings()"
     if settings.approximate:
         body = f"# strided windows: the features are approximate\n{body}"
-    return (
-        f"from encoding_nb import {imports}\n\n"
-        f"assembly = load_assembly({given})\n{body}\nresult = run(assembly, settings)\nresult"
-    )
+    data = IN_MEMORY if source is None else f"assembly = load_assembly({given})"
+    return f"from encoding_nb import {imports}\n\n{data}\n{body}\nresult = run(assembly, settings)\nresult"
 
 
 __all__ = [

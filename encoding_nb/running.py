@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .assembly import Assembly
+from .assembly import Assembly, require_assembly
 from .pipeline import Result, run_steps
 from .records import check_results_dir, save_run
-from .settings import Settings
+from .settings import Settings, require_settings
 
 
 def run(
@@ -41,11 +41,15 @@ def run(
     ------
     SettingsError, ValueError
         As `run_steps`; and, before any work, a results_dir that cannot be written (`records.RecordError`).
+    TypeError
+        As `run_steps`.
     """
     from tqdm import tqdm
 
+    require_assembly(assembly, "run")
+    require_settings(settings, "run")
     if results_dir is not None:
-        check_results_dir(results_dir)
+        results_dir = check_results_dir(results_dir)
     steps = run_steps(assembly, settings, **options)
 
     bar = tqdm(total=100, disable=not progress, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}")

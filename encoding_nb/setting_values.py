@@ -6,12 +6,10 @@ looked at only where the number is used; its kind is looked at always.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from . import design, features, folds
 from .activations import CONTEXT_TYPES, PROCESSINGS
@@ -26,6 +24,7 @@ DEVICES = ("auto", "cpu", "cuda")
 FILTERS = ("lanczos", "sinc")
 # gabor needs frequencies and a width, which a fit's settings do not hold
 DOWNSAMPLE_METHODS = tuple(name for name in design.DOWNSAMPLERS if name != "gabor")
+MOST = 2**63 - 1  # the largest whole number that arrays can hold
 
 Test = Callable[[Any], bool]
 Used = Callable[["Settings"], bool]
@@ -54,12 +53,22 @@ def check_values(settings: Settings) -> dict[str, str]:
     for name, rule in _RULES.items():
         value = getattr(settings, name)
         if not rule.kind(value) or (rule.used(settings) and not rule.range(value)):
-            problems[name] = f"Expected {rule.expected}, got {value!r}{rule.advice}."
+            problems[name] = f"Expected {rule.expected}, got {_shown(value)}{rule.advice}."
     for name, known in _CHOICES.items():
         value = getattr(settings, name)
         if not (isinstance(value, str) and value in known):
             problems[name] = _unknown(name, value, known)
     return problems | _check_spaces(settings)
+
+
+def _shown(value: Any) -> str:
+    """A value for a sentence; its kind where it cannot be written."""
+    if isinstance(value, int) and abs(value) > MOST:
+        return "a number too large to count with"
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - whatever a repr may raise, such as that of thousands of digits
+        return f"a {type(value).__name__} that cannot be written out"
 
 
 def _unknown(name: str, value: Any, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -68,7 +77,7 @@ def _unknown(name: str, value: Any, known: Sequence[str] | Mapping[str, Any]) ->
             f"Downsampling by 'gabor' needs frequencies and a width that a fit's settings do not hold; choose one of "
             f"{', '.join(known)}, or call design.downsample."
         )
-    return f"Unknown {name.replace('_', ' ')} {value!r}; choose one of {', '.join(known)}."
+    return f"Unknown {name.replace('_', ' ')} {_shown(value)}; choose one of {', '.join(known)}."
 
 
 def _check_spaces(settings: Settings) -> dict[str, str]:
@@ -78,7 +87,7 @@ def _check_spaces(settings: Settings) -> dict[str, str]:
     for name, chosen in (("modality", (settings.modality,)), ("joined_with", joined)):
         for space in chosen:
             if not (isinstance(space, str) and space in features.FEATURE_SPACES):
-                problems[name] = f"Unknown feature space {space!r}; choose among {known}."
+                problems[name] = f"Unknown feature space {_shown(space)}; choose among {known}."
     spaces = (settings.modality, *joined)
     if not problems and len(set(spaces)) < len(spaces):
         problems["joined_with"] = (
@@ -95,12 +104,20 @@ def _is(value: Any, text: str) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an int and not True or False."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value is an int that arrays can hold, and not True or False."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a number is finite as a float, which it is computed with."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
 
 
 def _is_flag(value: Any) -> bool:
@@ -115,8 +132,8 @@ def _is_none_or(kind: Test) -> Test:
     return lambda value: value is None or kind(value)
 
 
-def _at_least(least: float) -> Test:
-    return lambda value: bool(value >= least)
+def _at_least(least: int) -> Test:
+    return lambda value: value >= least
 
 
 def _are(kind: Test, *, empty: bool = False) -> Test:
@@ -131,7 +148,7 @@ def _are(kind: Test, *, empty: bool = False) -> Test:
 
 
 def _is_alpha(value: Any) -> bool:
-    return _is_number(value) and bool(np.isfinite(value)) and value > 0
+    return _is_number(value) and _is_finite(value) and value > 0
 
 
 def _are_alphas(values: Any) -> bool:
@@ -215,7 +232,7 @@ _RULES: dict[str, _Rule] = {
     "cutoff_mult": _Rule(
         "the cutoff as a finite multiple of the TR rate above 0",
         _is_number,
-        lambda value: bool(np.isfinite(value)) and value > 0,
+        lambda value: _is_finite(value) and value > 0,
         _filters,
         "; the usual one is 1.0",
     ),
@@ -227,7 +244,8 @@ _RULES: dict[str, _Rule] = {
     "trimming": _Rule(
         "a Trimming",
         lambda value: isinstance(value, Trimming),
-        advice=f"; design.TRIMMINGS holds {', '.join(design.TRIMMINGS)}",
+        advice='; write from encoding_nb.design import TRIMMINGS, then trimming=TRIMMINGS["lebel"] (there are '
+        f"{', '.join(design.TRIMMINGS)})",
     ),
     "use_train_test_split": _flag("use_train_test_split"),
     "stories": _names("stories"),
@@ -240,7 +258,7 @@ _RULES: dict[str, _Rule] = {
     "use_corr": _flag("use_corr"),
     "normalpha": _flag("normalpha"),
     "prediction_floor": _Rule(
-        "a prediction floor of 0 or more", _is_number, lambda value: bool(np.isfinite(value)) and value >= 0
+        "a finite prediction floor of 0 or more", _is_number, lambda value: _is_finite(value) and value >= 0
     ),
     "fdr_q": _Rule("a false discovery rate between 0 and 1", _is_number, lambda value: 0 < value < 1),
     "n_permutations": _count("the permutations", 1, _permutes),

@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from . import activations, design, features, folds
-from .assembly import Array, Assembly
+from .assembly import Array, Assembly, require_assembly
 from .design import Trimming
 from .permutation import LEAST_BLOCKS, LEAST_ROWS
 from .setting_rows import (
@@ -36,6 +37,7 @@ _OUTER_FOLDS_LOOKED_AT = 50
 _FOLD_FIELDS = ("folding_type", "n_inner_folds", "chunk_length", "seed")
 _MODEL_FIELDS = ("modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride")
 _MODEL_FIELDS += ("processing", "last_token", "use_stored_contexts", "embedding")
+_LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Settings:
     """Everything that decides a fit's result. Frozen; a misspelt name fails at once.
 
     Numbers and arrays of numpy and paths become plain numbers, tuples and texts; one text where several may stand
-    is taken as one.
+    is taken as one. A path that starts with ~ is written out.
 
     Attributes
     ----------
@@ -67,7 +69,8 @@ class Settings:
     stories : names of the stories to use, None takes all of the assembly; those of them that are test stories are
         never trained on, so that the same names may stand in both
     test_stories : names of the stories that are held out, None takes the assembly's own; they are predicted
-        whether `stories` names them or not
+        whether `stories` names them or not; nested cross-validation holds every story out in turn, and takes no
+        notice of them
     folding_type, n_inner_folds, n_outer_folds, chunk_length : see `folds.make_folds`
     alphas : the grid, as scikit-learn counts (penalty alpha * ||w||^2)
     single_alpha : one alpha for all voxels
@@ -127,7 +130,12 @@ class Settings:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _as_tuple(name, value))
+        for name in ("model_name", "embedding"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, os.path.expanduser(value))
         if isinstance(self.trimming, Mapping):
+            _refuse_unknown("Settings.trimming", self.trimming, Trimming)
             object.__setattr__(self, "trimming", Trimming(**self.trimming))
 
     def to_json(self) -> str:
@@ -138,10 +146,7 @@ class Settings:
     def from_json(cls, text: str) -> Settings:
         """Settings from what `to_json` wrote; an unknown name is an error that lists the known ones."""
         values = json.loads(text)
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
-        if unknown:
-            known = ", ".join(f.name for f in fields(cls))
-            raise ValueError(f"Settings: unknown names {', '.join(unknown)}; known are {known}.")
+        _refuse_unknown("Settings", values, cls)
         return cls(**values)
 
     @property
@@ -174,10 +179,19 @@ class Settings:
         )
 
 
+def _refuse_unknown(what: str, values: Mapping[Any, Any], made: type) -> None:
+    known = [f.name for f in fields(made)]
+    unknown = [str(name) for name in values if name not in known]
+    if unknown:
+        raise ValueError(f"{what}: unknown names {', '.join(sorted(unknown))}; known are {', '.join(known)}.")
+
+
 def _plain(value: Any) -> Any:
-    """Numbers and arrays of numpy, and paths, as what JSON can hold."""
+    """Numbers and arrays of numpy, fractions, and paths, as what JSON can hold."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
+    if isinstance(value, Real) and not isinstance(value, (int, float)):
+        return float(value)
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
@@ -196,7 +210,14 @@ def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
     """What stands against this fit: {setting: one sentence}, empty when it can start.
 
     Reads a model's configuration, not its weights, and no BOLD. Raises nothing, whatever the settings hold.
+
+    Raises
+    ------
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
     """
+    require_assembly(assembly, "check")
+    require_settings(settings, "check")
     problems = check_values(settings)
     if not problems.keys() & set(_MODEL_FIELDS):
         problems |= _check_features(settings)
@@ -234,7 +255,10 @@ def _check_embedding(settings: Settings) -> dict[str, str]:
         return {name: sentence for name, sentence in found.items() if name == "model_name"}
     if features.is_vector_file(settings.embedding):
         return {}
-    return {"embedding": f"There is no file of word vectors at {settings.embedding!r}; check the path."}
+    return {
+        "embedding": f"There is no file of word vectors at {settings.embedding!r}; check the path, or leave "
+        f"embedding=None, which takes the input embedding of model_name."
+    }
 
 
 def _check_contexts(
@@ -273,8 +297,14 @@ def _check_rows(
         scored = _held_out_rows(np.repeat(np.arange(len(train)), list(train.values())), settings)
     except SettingsError as error:
         return found | {error.field: str(error)}
+    n_rows = sum(test.values()) if split.test else scored
     if settings.significance == "permutation" and "block_trs" not in problems:
-        found |= _check_blocks(settings, sum(test.values()) if split.test else scored)
+        found |= _check_blocks(settings, n_rows)
+    if settings.significance == "parametric" and n_rows < _LEAST_PARAMETRIC:
+        found["trimming"] = (
+            f"{', '.join(split.test)} (test story): trimming keeps {n_rows} rows, and p-values need "
+            f"{_LEAST_PARAMETRIC} or more; keep more rows or hold out more stories."
+        )
     return found
 
 
@@ -337,6 +367,30 @@ def _check_blocks(settings: Settings, n_rows: int) -> dict[str, str]:
     }
 
 
+def require_settings(value: Any, caller: str) -> None:
+    """Refuse what is not a Settings, such as a mapping of them, where `caller` is the function that was called.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(value, Settings):
+        return
+    if isinstance(value, Mapping):
+        raise TypeError(f"{caller}: expected a Settings, got a mapping; write Settings(**{dict(value)!r}).")
+    raise TypeError(
+        f"{caller}: expected a Settings, got {shown(value)}; Settings(layer_idx=4), for one, makes it."
+    )
+
+
+def shown(value: Any) -> str:
+    """What was given, for a sentence: itself where that is short, else its kind."""
+    if isinstance(value, (str, os.PathLike, int, float, type(None))):
+        return repr(value)
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "AEIOUaeiou" else f"a {kind}"
+
+
 def refuse(assembly: Assembly, settings: Settings) -> None:
     """Raise the first of `check`'s problems as a `SettingsError`."""
     for name, message in check(assembly, settings).items():
@@ -354,6 +408,7 @@ __all__ = [
     "n_kept_rows",
     "outer_folds",
     "refuse",
+    "require_settings",
     "split_stories",
     "story_numbers",
 ]

@@ -134,8 +134,34 @@ def test_refusals(assembly):
         partitioning.partition(data, settings, voxels=np.ones(3, bool), memory=NO_CACHE)
     with pytest.raises(ValueError, match="numbers from 0 to 3, got 2 to 7"):
         partitioning.partition(data, settings, voxels=[2, 7], memory=NO_CACHE)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"voxels": []}, "voxels: expected at least one voxel, got none; leave voxels out"),
+        ({"voxels": np.zeros(4, bool)}, "voxels: expected at least one voxel, got none"),
+        (
+            {"voxels": [1.5]},
+            r"mask of 4 voxels or whole numbers in a list, got an array of float64 of shape \(1,\)",
+        ),
+        ({"voxels": [[1, 2]]}, r"got an array of int64 of shape \(1, 2\)"),
+        ({"voxels": ["a"]}, "voxels: expected a mask of 4 voxels"),
+        ({"n_iter": 0}, "n_iter: expected a whole number of 1 or more, got 0"),
+        ({"n_iter": 2.5}, "n_iter: .* got 2.5"),
+        ({"n_iter": "5"}, "n_iter: .* got '5'"),
+    ],
+)
+def test_refusals_before_any_work(assembly, options, says, monkeypatch):
+    monkeypatch.setattr(partitioning, "design_matrices", lambda *a, **k: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match=says):
+        partitioning.partition(*assembly, memory=NO_CACHE, **options)
+
+
+def test_voxels_that_nothing_predicts_are_not_shared_out(assembly, monkeypatch):
+    monkeypatch.setattr(partitioning, "_predicted_voxels", lambda *a: np.array([], int))
     with pytest.raises(ValueError, match="no variance to share out"):
-        partitioning.partition(data, settings, voxels=[], memory=NO_CACHE)
+        partitioning.partition(*assembly, memory=NO_CACHE)
 
 
 @pytest.mark.parametrize("significance", ["permutation", "parametric"])

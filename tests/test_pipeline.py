@@ -180,6 +180,20 @@ def test_a_noise_ceiling_follows_repeats_that_were_changed_in_place(assembly, re
     assert after.noise_ceiling[0] < before.noise_ceiling[0] - 0.3
 
 
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_repeats_that_are_not_finite_are_counted_in_a_note(assembly):
+    story = make_story("storyz", 9, repeats=4)
+    story.repeats[2, 30, 0] = np.nan
+    story.repeats[1, :2, 1] = np.inf  # cut by trimming
+    broken = replace(assembly, stories={**assembly.stories, "storyz": story})
+    for _ in range(2):  # the second time the ceiling is known
+        with pytest.warns(UserWarning, match="the repeats of 1 of 3 voxels hold NaN"):
+            found = running.run(broken, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+        (note,) = (note for note in found.notes if "repeats" in note)
+        assert note.startswith("storyz: the repeats of 1 of 3 voxels hold NaN or infinite values")
+        assert np.isnan(found.noise_ceiling).tolist() == [True, False, False]
+
+
 def test_the_noise_ceiling_is_computed_once_per_story(assembly, result, monkeypatch):
     monkeypatch.setattr(scoring, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
     with pytest.warns(UserWarning, match="no variance"):
@@ -425,3 +439,29 @@ def test_code_of_a_run_makes_equal_settings():
     compile(pipeline.to_code(Settings(), "demo"), "cell", "exec")
     code = pipeline.to_code(Settings(), "data/ds003020", {"subject": "UTS03", "stories": ("a", "b")})
     assert "load_assembly('data/ds003020', subject='UTS03', stories=('a', 'b'))" in code
+
+
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_code_of_data_in_memory_says_where_to_put_them(assembly, result):
+    code = pipeline.to_code(result.settings, None)
+    assert "load_assembly" not in code and "# These data were made in memory" in code
+    names = {"assembly": assembly}
+    exec(code.replace("run(assembly, settings)", "run(assembly, settings, progress=False)"), names)
+    np.testing.assert_array_equal(names["result"].scores, result.scores)
+    with pytest.raises(TypeError, match="to_code: expected a Settings, got a mapping"):
+        pipeline.to_code({}, "demo")
+
+
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_test_stories_that_are_not_held_out_are_noted(assembly):
+    settings = replace(RATE, trimming=TRIM, use_train_test_split=False, test_stories=("storya",))
+    with pytest.warns(UserWarning, match=r"test_stories \(storya\) are not used"):
+        found = running.run(assembly, settings, memory=NO_CACHE, progress=False)
+    assert found.notes[0].startswith("test_stories (storya) are not used: with use_train_test_split=False")
+
+
+def test_steps_of_something_else_than_an_assembly_are_refused(assembly):
+    with pytest.raises(TypeError, match="run_steps: expected an Assembly, got 'demo'"):
+        next(pipeline.run_steps("demo", Settings()))
+    with pytest.raises(TypeError, match="run_steps: expected a Settings, got None"):
+        next(pipeline.run_steps(assembly, None))

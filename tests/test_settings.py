@@ -1,13 +1,16 @@
 """Settings: what they may hold, and that everything else is refused under its own name before any work."""
 
 import json
+import os
 from dataclasses import fields, replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from encoding_nb import activations, features, running
+from encoding_nb import activations, estimates, features, partitioning, running
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
 from encoding_nb.folds import make_folds
@@ -79,7 +82,14 @@ REFUSED = [
     ({"fdr_q": NAN}, "between 0 and 1, got nan"),
     ({"single_alpha": "no"}, "True or False, got 'no'"),
     ({"use_train_test_split": 0}, "True or False, got 0"),
-    ({"trimming": "lebel"}, "a Trimming, got 'lebel'; design.TRIMMINGS holds none, lebel, alice"),
+    (
+        {"trimming": "lebel"},
+        r"a Trimming, got 'lebel'; write .* trimming=TRIMMINGS\[\"lebel\"\] \(there are none, l",
+    ),
+    ({"chunk_length": 10**30}, "of 1 or more, got a number too large to count with"),
+    ({"cutoff_mult": 10**400}, "finite multiple .* got a number too large to count with"),
+    ({"prediction_floor": 10**400}, "a finite prediction floor .* got a number too large to count with"),
+    ({"fdr_q": Decimal("0.05")}, r"between 0 and 1, got Decimal\('0.05'\)"),
     ({"stories": ("storya", "storya")}, "stories as names, each once"),
     ({"stories": (3,)}, r"got \(3,\)"),
     ({"stories": "x"}, "Story 'x' is not in this assembly"),
@@ -197,6 +207,7 @@ def test_stored_windows_leave_lookback_and_stride_unused():
 NASTY = [
     None, True, -1, 0, 1, 10**12, 2.5, NAN, float("inf"), -float("inf"), "", "x", "3", "\0", "x" * 300, "a/b/c",
     "\ud800", b"x", (), ("a",), (None,), (NAN,), ((1,),), [], [[1]], {}, {"a": 1}, {1, 2}, object(), 1j, np.nan,
+    10**30, 10**400, 10**5000, (10**400,), (10**5000,), Fraction(1, 3), Decimal("NaN"),
     np.array([1, 2]), np.array([[1.0]]), np.float32("nan"), Path("nowhere"), np.datetime64("2020-01-01"),
 ]  # fmt: skip
 
@@ -277,3 +288,62 @@ def test_by_default_phases_are_shuffled_and_few_rows_are_refused(assembly):
     assert check(assembly, replace(seven, significance="parametric")) == {}
     eight = replace(FITS, trimming=replace(TRIM, test_features_start=62, test_targets_start=52))
     assert check(assembly, eight) == {}
+
+
+def test_large_alphas_are_alphas(assembly):
+    assert check(assembly, replace(FITS, alphas=[10**k for k in range(0, 21, 4)])) == {}
+
+
+@pytest.mark.parametrize(
+    "call", [check, running.run, estimates.estimate, partitioning.partition], ids=lambda call: call.__name__
+)
+def test_what_is_no_assembly_or_no_settings_is_refused_by_name(assembly, call):
+    name = call.__name__
+    with pytest.raises(
+        TypeError, match=rf"^{name}: expected an Assembly, got 'demo'; write {name}\(load_assem"
+    ):
+        call("demo", FITS)
+    with pytest.raises(
+        TypeError, match=rf"^{name}: expected a Settings, got a mapping; write Settings\(\*\*{{'mo"
+    ):
+        call(assembly, {"modality": "wordrate"})
+    with pytest.raises(TypeError, match=rf"^{name}: expected a Settings, got an Assembly; "):
+        call(assembly, assembly)
+
+
+def test_a_fraction_becomes_a_number_that_json_can_hold(assembly):
+    settings = replace(FITS, fdr_q=Fraction(1, 20), alphas=(Fraction(1, 2), 3))
+    assert (settings.fdr_q, settings.alphas) == (0.05, (0.5, 3))
+    assert Settings.from_json(settings.to_json()) == settings and check(assembly, settings) == {}
+
+
+def test_a_path_in_the_home_folder_is_written_out():
+    settings = Settings(model_name="~/model", embedding="~/vectors.txt")
+    assert settings.model_name == os.path.expanduser("~/model") != "~/model"
+    assert settings.embedding == os.path.expanduser("~/vectors.txt")
+
+
+def test_a_trimming_of_unknown_names_lists_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"unknown names start; known are train_features_start, .*test_targets_end"
+    ):
+        Settings(trimming={"start": 5})
+    assert Settings(trimming={"train_features_start": 5}).trimming == Trimming(train_features_start=5)
+
+
+def test_a_name_in_place_of_a_file_of_vectors_says_how_a_models_own_are_had(assembly):
+    problems = check(assembly, replace(FITS, modality="embeddings", embedding="demo"))
+    assert (
+        "at 'demo'; check the path, or leave embedding=None, which takes the input" in problems["embedding"]
+    )
+
+
+def test_too_few_rows_for_a_parametric_test_are_refused_before_the_fit(assembly):
+    two = replace(TRIM, test_features_start=68, test_targets_start=58)
+    settings = replace(FITS, trimming=two, fir_delays=(1,), significance="parametric")
+    says = "storyz (test story): trimming keeps 2 rows, and p-values need 3 or more"
+    assert check(assembly, settings)["trimming"].startswith(says)
+    three = replace(two, test_features_start=67, test_targets_start=57)
+    assert check(assembly, replace(settings, trimming=three)) == {}
+    more = replace(assembly, test_stories=("storyc", "storyz"))
+    assert check(more, settings) == {}
