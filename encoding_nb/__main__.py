@@ -96,6 +96,13 @@ def cache(arguments: argparse.Namespace) -> None:
         print(f"  {model}: {n_entries} entries, {n_bytes / 1e6:.1f} MB")
 
 
+def _folder(typed: str) -> Path:
+    folder = Path(os.path.expanduser(typed))
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no such folder as {typed!r}; check the path")
+    return folder
+
+
 def _megabytes(typed: str) -> float:
     try:
         size = float(typed)
@@ -128,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     kept.add_argument(
         "--prune", type=_megabytes, metavar="MB", help="remove the longest unused down to this size"
     )
-    kept.add_argument("--folder", help="another cache than the user's own")
+    kept.add_argument("--folder", type=_folder, help="another cache than the user's own")
     kept.set_defaults(command=cache)
     return top
 

@@ -96,15 +96,23 @@ def _header(raw: bytes) -> tuple[dict[str, Any], int]:
 
 
 def store_folder(memory: Any) -> Path | None:
-    """The folder for activations within a joblib.Memory (or a path); None where nothing is kept."""
+    """The folder for activations within a joblib.Memory (or a path, its ~ written out); None where nothing is kept.
+
+    Raises
+    ------
+    ValueError
+        Neither a Memory nor a path.
+    """
     if memory is None:
         return None
-    if not isinstance(memory, (str, Path)):
+    if not isinstance(memory, (str, os.PathLike)):
         if not hasattr(memory, "store_backend"):
             raise ValueError(f"memory: expected a joblib.Memory or a folder, got {memory!r}.")
         if memory.store_backend is None:
             return None  # joblib.Memory(None)
         memory = memory.store_backend.location
+    else:
+        memory = os.path.expanduser(memory)
     # joblib adds "joblib" to a location given as str and not to one given as Path; here both are one cache
     root = Path(memory)
     return (root.parent if root.name == "joblib" else root) / "joblib" / _FOLDER

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -134,7 +134,16 @@ def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) ->
     layer_idx : int
     stored : bool
         Whether windows that came with the data are read: lookback and stride are then not used, nor looked at.
+
+    Raises
+    ------
+    TypeError
+        No ActivationSpec, such as a model's name.
     """
+    if not isinstance(spec, ActivationSpec):
+        raise TypeError(
+            f"Expected an ActivationSpec, got {spec!r}; write ActivationSpec('demo', lookback=64), for one."
+        )
     problems = {}
     choices = {"processing": PROCESSINGS, "dtype": DTYPES, "context_type": CONTEXT_TYPES, "storage": STORAGES}
     for name, known in choices.items():
@@ -215,6 +224,7 @@ class _Asked:
 
 
 def _ask(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] | None) -> _Asked:
+    _refuse_no_words(words)
     info = model_info(spec.model_name, revision=spec.revision)
     if not info.on_this_machine:
         model_folder(spec.model_name, revision=spec.revision, download=True)
@@ -225,15 +235,21 @@ def _ask(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] | N
     return _Asked(info, windows, bos, _key(windows, spec, info, bos))
 
 
-def _windows(
-    words: Sequence[str], spec: ActivationSpec, info: ModelInfo, contexts: Sequence[str] | None
-) -> Windows:
+def _refuse_no_words(words: Any) -> None:
     if isinstance(words, str):
         raise ValueError(
             f"words: expected a sequence of words, got one text ({words[:40]!r}); split it first."
         )
+    if not isinstance(words, Collection):
+        hint = "pass its texts, words.text" if hasattr(words, "text") else "a story's are story.words.text"
+        raise ValueError(f"words: expected a sequence of words, got a {type(words).__name__}; {hint}.")
     if len(words) == 0:
         raise ValueError("words: expected a story with words, got none; leave it out.")
+
+
+def _windows(
+    words: Sequence[str], spec: ActivationSpec, info: ModelInfo, contexts: Sequence[str] | None
+) -> Windows:
     tokenizer = load_tokenizer(info.folder)
     if contexts is None:
         context = {"lookback": spec.lookback, "context_type": spec.context_type, "stride": spec.stride}
@@ -352,7 +368,10 @@ def activation_steps(
     Raises
     ------
     ValueError
-        Before any work: an unknown model, layer or context type, or a window that the model cannot hold.
+        Before any work: words that are no sequence of texts, an unknown model, layer or context type, or a window
+        that the model cannot hold.
+    TypeError
+        No ActivationSpec.
     """
     _refuse(spec, layer_idx, stored=contexts is not None, device=device)
     asked, folder = _ask(words, spec, contexts), store_folder(memory)

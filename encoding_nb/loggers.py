@@ -21,6 +21,7 @@ import numpy as np
 
 from .assembly import Array
 from .pipeline import Result
+from .record_reading import folder_of
 from .records import load_description, load_run, metrics_by_region, save_run
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def read_log(
     records.RecordError
         As `records.load_run`.
     """
-    path = Path(path)
+    path = folder_of(path, "log_run")
     result, described = load_run(path), load_description(path)
     metrics = result.metrics if metrics is None else metrics
     scalars = {new: float(metrics[old]) for old, new in SCALARS.items() if old in metrics}
@@ -161,8 +162,9 @@ def log_run(
     check()
     if write is None:
         return None
+    path = folder_of(path, "log_run")
     log = read_log(path, run_name=run_name, metrics=metrics)
-    return write(log, Path(path).parent if logs_dir is None else Path(logs_dir), project)
+    return write(log, path.parent if logs_dir is None else Path(logs_dir).expanduser(), project)
 
 
 def save_and_log(

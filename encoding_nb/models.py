@@ -7,6 +7,7 @@ is there: nobody waits for one that is not.
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def model_folder(name: str, *, revision: str | None = None, download: bool = Fal
     """
     if not isinstance(name, str) or not name.strip():
         raise ModelError(f"Expected a model's name or folder, got {name!r}; 'demo' is there always.")
-    name, revision = split_revision(name, revision)
+    name, revision = split_revision(os.path.expanduser(name), revision)
     if name == "demo":
         name = str(DEMO)
     if is_file(Path(name) / "config.json"):

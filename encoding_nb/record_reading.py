@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping
 from hashlib import file_digest, sha256
@@ -15,6 +16,7 @@ import numpy as np
 from . import __version__
 from .assembly import Array, Surface
 from .pipeline import Result, Settings
+from .settings import shown
 
 SCHEMA = 1
 DESCRIPTION = "dataset_description.json"
@@ -34,6 +36,32 @@ class RecordError(ValueError):
     """A folder that cannot be read as a record; the message says why."""
 
 
+def folder_of(path: Any, what: str) -> Path:
+    """A folder that may be there or not, its ~ written out; `what` was given the path, for the message.
+
+    Raises
+    ------
+    RecordError
+        No path, or one that cannot be on this machine.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise RecordError(f"{what}: expected the path of a folder, got {shown(path)}.")
+    try:
+        folder = Path(path).expanduser()
+        os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass
+    except (
+        TypeError,
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # too long; a null character; nobody's home
+        reason = getattr(error, "strerror", None) or error
+        raise RecordError(f"{what}: expected the path of a folder, got {path!r} ({reason}).") from None
+    return folder
+
+
 def load_run(path: str | Path) -> Result:
     """The result that a record holds, equal to the one that was saved.
 
@@ -42,9 +70,9 @@ def load_run(path: str | Path) -> Result:
     Raises
     ------
     RecordError
-        Not a record, a record that is not whole, or one of another version, saying which versions.
+        No path, not a record, a record that is not whole, or one of another version, saying which versions.
     """
-    path = Path(path)
+    path = folder_of(path, "load_run")
     described = load_description(path)
     if fault := missing_part(path, described):
         raise RecordError(f"{path}: {fault}")
@@ -121,7 +149,7 @@ def load_description(path: str | Path) -> dict[str, Any]:
     RecordError
         As `load_run`.
     """
-    path = Path(path)
+    path = folder_of(path, "load_description")
     if not path.is_dir():
         raise RecordError(
             f"{path}: there is no such folder; list_runs(results_dir) shows the records there are."

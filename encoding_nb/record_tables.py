@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,14 @@ from .record_reading import (
     DRAFT_NAME,
     RECORD_NAME,
     TIME_FORMAT,
+    folder_of,
     load_description,
     load_run,
     missing_part,
     read_metrics,
     read_settings,
 )
+from .settings import shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,10 +47,15 @@ def list_runs(results_dir: str | Path = "results", *, every_byte: bool = False) 
     every_byte : bool
         Read all files, which may be gigabytes, and compare their SHA-256; without it only descriptions,
         settings and metrics are read, and of other files the sizes compared.
+
+    Raises
+    ------
+    RecordError
+        A results_dir that is no path.
     """
     from pandas import DataFrame
 
-    folder = Path(results_dir)
+    folder = folder_of(results_dir, "list_runs")
     there = folder.iterdir() if folder.is_dir() else ()
     found = [p for p in there if RECORD_NAME.fullmatch(p.name) or DRAFT_NAME.fullmatch(p.name)]
     found.sort(key=_age)
@@ -89,7 +97,7 @@ def _row(path: Path, *, every_byte: bool) -> dict[str, Any]:
     return row | {"status": f"broken: {fault.removeprefix(f'{path}: ')}" if fault else "whole"}
 
 
-def compare_runs(runs: Sequence[Result | str | Path], *, regions: bool = False) -> DataFrame:
+def compare_runs(runs: Sequence[Result | str | Path] | DataFrame, *, regions: bool = False) -> DataFrame:
     """What sets runs apart: a row per run, two levels of columns.
 
     Under "settings" the settings that differ, "data" the data's digest where records differ in it, under
@@ -98,19 +106,18 @@ def compare_runs(runs: Sequence[Result | str | Path], *, regions: bool = False) 
 
     Parameters
     ----------
-    runs : results, or folders of records
+    runs : results, or folders of records, or the table of `list_runs`, whole or some rows of it
     regions : bool
         Whether the metrics by region ("AC/median_score") are compared, too.
 
     Raises
     ------
     ValueError, RecordError
-        Fewer than two runs; a record that cannot be read.
+        Something else than runs, or fewer than two; a record that cannot be read.
     """
     from pandas import DataFrame, MultiIndex
 
-    if isinstance(runs, (str, Path)) or len(runs) < 2:
-        raise ValueError("compare_runs: expected two or more results or folders of records, in a list.")
+    runs = _listed(runs)
     names = _labels(runs)
     results = [run if isinstance(run, Result) else load_run(run) for run in runs]
     columns: dict[tuple[str, str], list[Any]] = {}
@@ -135,6 +142,23 @@ def compare_runs(runs: Sequence[Result | str | Path], *, regions: bool = False) 
     frame = DataFrame(list(zip(*columns.values(), strict=True)), index=names)
     frame.columns = MultiIndex.from_tuples(columns)
     return frame
+
+
+def _listed(runs: Any) -> list[Result | str | Path]:
+    """Two or more runs: those of a list, or the folders that a table of `list_runs` names."""
+    from pandas import DataFrame
+
+    if isinstance(runs, DataFrame) and "path" in runs:
+        runs = runs["path"]
+    kinds = (Result, str, os.PathLike)
+    listed = isinstance(runs, Iterable) and not isinstance(runs, (*kinds, DataFrame))
+    found = list(runs) if listed else [runs]
+    if len(found) < 2 or not all(isinstance(run, kinds) for run in found):
+        raise ValueError(
+            f"compare_runs: expected two or more results or folders of records, in a list, got "
+            f"{', '.join(map(shown, found)) or 'none'}."
+        )
+    return found
 
 
 def _labels(runs: Sequence[Result | str | Path]) -> list[str]:

@@ -24,6 +24,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 from zipfile import ZIP_STORED, ZipFile
@@ -31,8 +32,8 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 
 from . import plots
-from .assembly import Array, Assembly
-from .pipeline import Result
+from .assembly import Array, Assembly, require_assembly
+from .pipeline import Result, require_result
 from .provenance import assembly_digest, describe
 from .record_reading import (
     BY_STORY,
@@ -45,6 +46,7 @@ from .record_reading import (
     description_digest,
     digest_of_file,
     fault_of,
+    folder_of,
     load_description,
     load_run,
 )
@@ -81,7 +83,7 @@ def save_run(
         Made if need be. The record is the folder `<UTC time>_<digest>` in it; the digest is of settings,
         data, scores, name and extra, so that saving the same once more finds the same folder and returns it.
     assembly : Assembly, optional
-        The data of the run, for its digest (`provenance.assembly_digest`).
+        The data of the run, for its digest (`provenance.assembly_digest`) and for what they were loaded from.
     run_name : str, optional
         A name to find it by.
     figures, svg : bool
@@ -94,19 +96,27 @@ def save_run(
     Raises
     ------
     ValueError
-        An `extra` that JSON cannot hold, or a results_dir that is no folder, before anything is written.
+        Before anything is written: an `extra` that JSON cannot hold, a results_dir that is no folder, an assembly
+        that is not the run's.
+    TypeError
+        No Result, or an `assembly` that is none.
     OSError
         A folder that cannot be written; nothing is left behind.
     """
+    require_result(result, "save_run")
+    if assembly is not None:
+        require_assembly(assembly, "save_run")
     try:
         json.dumps(dict(extra or {}))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"extra: expected numbers, texts, lists and mappings of them, but {error}."
         ) from None
-    folder = check_results_dir(results_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _results_folder(results_dir)[0]
     described = describe(result, assembly=assembly, run_name=run_name, extra=extra)
+    if assembly is not None:
+        _refuse_other_data(result, assembly, described["DataDigest"])
+    folder.mkdir(parents=True, exist_ok=True)
     described["Notes"] = list(result.notes)
     name = _record_name(result, described)
     writers = _writers(result, described, figures=figures, svg=svg, table=table)
@@ -130,29 +140,54 @@ def save_run(
 
 
 def check_results_dir(results_dir: str | Path) -> Path:
-    """The folder for records, which may be yet to be made, as a path; nothing is made or written.
+    """The folder for records, which may be yet to be made, as a path, its ~ written out; nothing is left in it.
 
     Raises
     ------
     RecordError
         It, or what it is to be made in, is no folder, or one that cannot be written.
     """
+    folder, there = _results_folder(results_dir)
     try:
-        folder = Path(results_dir)
-        if "\0" in str(folder):
-            raise ValueError("a name cannot hold a null character")
-        there = next(part for part in (folder, *folder.absolute().parents) if os.path.lexists(part))
-    except (TypeError, ValueError, OSError) as error:
+        with TemporaryDirectory(prefix=".encoding_nb-", dir=there):
+            pass
+    except OSError as error:  # a file system on which nothing can be made, whatever its permissions say
         raise RecordError(
-            f"results_dir: expected the path of a folder, got {results_dir!r} ({error})."
+            f"results_dir: {there} cannot be written ({error.strerror}); name a folder of your own."
         ) from None
+    return folder
+
+
+def _results_folder(results_dir: str | Path) -> tuple[Path, Path]:
+    """The folder for records, and the folder that is there: itself, or that in which it is to be made."""
+    folder = folder_of(results_dir, "results_dir")
+    there = next(part for part in (folder, *folder.absolute().parents) if os.path.lexists(part))
     if not there.is_dir():
         raise RecordError(
             f"results_dir: expected a folder for records, but {there} is a file; name another one."
         )
     if not os.access(there, os.W_OK | os.X_OK):
         raise RecordError(f"results_dir: {there} cannot be written; name a folder of your own.")
-    return folder
+    return folder, there
+
+
+def _refuse_other_data(result: Result, assembly: Assembly, digest: str | None) -> None:
+    """Refuse an assembly that a result is not of, as far as the result knows its own."""
+    own, other = (
+        f"{subject} with {n_voxels} voxels"
+        for subject, n_voxels in (
+            (result.subject, len(result.scores)),
+            (assembly.subject, assembly.n_voxels),
+        )
+    )
+    known = result.provenance.get("data_digest")
+    if own == other and known in (None, digest):
+        return
+    got = other if own != other else "others (their digests differ)"
+    raise ValueError(
+        f"save_run: expected as assembly the data of this run, of {own}, got {got}; give the assembly that was fitted, "
+        f"or leave it out."
+    )
 
 
 def _record_name(result: Result, described: Mapping[str, Any]) -> str:

@@ -18,16 +18,17 @@ from __future__ import annotations
 import shutil
 import tempfile
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from . import activations, estimates, machine, sweep_shared, sweep_stages
 from .activation_cache import store_folder
-from .assembly import Assembly
+from .assembly import Assembly, require_assembly
 from .pipeline import Result
-from .settings import Settings, SettingsError, check
+from .records import check_results_dir
+from .settings import Settings, SettingsError, check, require_settings, shown
 from .sweep_engine import Engine, SweepFailure
 from .sweep_grid import settings_grid, story_subsets
 from .sweep_stages import SweepProgress
@@ -75,9 +76,12 @@ def run_sweep(
     ------
     ValueError
         Before any work: an empty grid, two assemblies of one subject, more runs at once than memory holds, a
-        joblib engine that cannot give results as they end.
+        joblib engine that cannot give results as they end; an `n_jobs` that is no number of runs; a results_dir
+        that cannot be written (`records.RecordError`).
     SettingsError
         Before any work: what `check` finds in any of the runs.
+    TypeError
+        No Assembly, or no mapping of them; a grid that is no sequence of Settings.
 
     Warns
     -----
@@ -133,20 +137,28 @@ def sweep_steps(
     recorded stays. Arguments and errors are those of `run_sweep`, and problems are raised at the call itself.
     """
     assemblies = _by_subject(assembly)
-    grid = list(grid)
+    grid = _listed(grid)
     engine = Engine(n_jobs)
+    if results_dir is not None:
+        results_dir = check_results_dir(results_dir).absolute()
     _refuse(assemblies, grid, engine)
     if keep_predictions and results_dir is None:
         raise ValueError(
             "keep_predictions=True needs a results_dir to keep them in: in memory they would add up run by run."
         )
     memory = activations.default_memory() if memory is None else memory
-    results_dir = None if results_dir is None else Path(results_dir).absolute()
     return _sweep(assemblies, grid, engine, memory, results_dir, keep_predictions)
 
 
 def _by_subject(assembly: Assembly | Mapping[str, Assembly]) -> list[Assembly]:
-    found = [assembly] if isinstance(assembly, Assembly) else list(assembly.values())
+    if isinstance(assembly, (list, tuple)):
+        raise TypeError(
+            f"run_sweep: expected an Assembly or a mapping of subject to Assembly, got {shown(assembly)}; write "
+            "{one.subject: one for one in assemblies}."
+        )
+    found = list(assembly.values()) if isinstance(assembly, Mapping) else [assembly]
+    for one in found:
+        require_assembly(one, "run_sweep")
     subjects = [one.subject for one in found]
     twice = sorted({subject for subject in subjects if subjects.count(subject) > 1})
     if not found or twice:
@@ -155,6 +167,18 @@ def _by_subject(assembly: Assembly | Mapping[str, Assembly]) -> list[Assembly]:
             f"run_sweep: expected one assembly per subject, got {problem}; results are told apart by subject."
         )
     return found
+
+
+def _listed(grid: Any) -> list[Settings]:
+    if not isinstance(grid, Iterable) or isinstance(grid, (str, Mapping)):
+        raise TypeError(
+            f"run_sweep: expected Settings in a list, got {shown(grid)}; settings_grid makes such a list, of one "
+            f"Settings: [settings]."
+        )
+    grid = list(grid)
+    for settings in grid:
+        require_settings(settings, "run_sweep")
+    return grid
 
 
 def _refuse(assemblies: Sequence[Assembly], grid: Sequence[Settings], engine: Engine) -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import records, sweep_shared
 from .assembly import Assembly
 from .blas_threads import blas_limited
@@ -166,8 +168,14 @@ class Engine:
         Raises
         ------
         ValueError
-            An engine that gives no result before it has all, such as joblib's "multiprocessing".
+            An engine that gives no result before it has all, such as joblib's "multiprocessing"; an `n_jobs` that is
+            no number of runs.
         """
+        whole = isinstance(n_jobs, (int, np.integer)) and not isinstance(n_jobs, bool)
+        if n_jobs is not None and (not whole or n_jobs == 0):
+            raise ValueError(
+                f"n_jobs: expected a whole number of runs at once, or -1 for one on each core, got {n_jobs!r}."
+            )
         import joblib
         from joblib import parallel
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from . import activations, sweep_shared
-from .assembly import Assembly
-from .settings import Settings, split_stories
+from .assembly import Assembly, require_assembly
+from .settings import Settings, require_settings, shown, split_stories
+
+# what says nothing of a fit without a language model
+OF_LANGUAGE_MODELS = ("layer_idx", "lookback", "context_type", "last_token", "stride", "processing")
 
 
 def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
@@ -32,22 +35,38 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
     Raises
     ------
     ValueError
-        A setting that does not exist, with those that do; an axis without values, or with one of them twice.
+        A setting that does not exist, with those that do; an axis without values, or with one of them twice; an
+        axis of what only a language model has, such as its layers, in combinations without one.
+    TypeError
+        A base that is no Settings, such as a mapping of them.
     """
+    require_settings(base, "settings_grid")
     known = [f.name for f in fields(Settings)]
     for name in axes:
         if name not in known:
             raise ValueError(f"settings_grid: no setting is called {name!r}; there are {', '.join(known)}.")
     axes = {name: _axis(name, values) for name, values in axes.items()}
+    several = [name for name, values in axes.items() if len(values) > 1 or values == ["all"]]
     found = []
     for combination in product(*axes.values()):
         chosen = dict(zip(axes, combination, strict=True))
+        _refuse_idle(replace(base, **chosen), [name for name in several if name in OF_LANGUAGE_MODELS])
         if chosen.get("layer_idx") != "all":
             found.append(replace(base, **chosen))
             continue
         n_layers = activations.model_info(chosen.get("model_name", base.model_name)).n_layers
         found += [replace(base, **{**chosen, "layer_idx": layer}) for layer in range(n_layers + 1)]
     return sorted(found, key=in_order_of_sharing(found))
+
+
+def _refuse_idle(settings: Settings, names: Sequence[str]) -> None:
+    """Refuse to vary what only a language model has where there is none: all runs would be one and the same."""
+    spaces = (settings.modality, *settings.joined_with)
+    if names and "language_model" not in spaces:
+        raise ValueError(
+            f"settings_grid: {', '.join(names)} has no effect on {', '.join(map(str, spaces))}, so these runs would be "
+            f"the same; leave it out, or make a grid for each modality and add these up."
+        )
 
 
 def _axis(name: str, values: Any) -> list[Any]:
@@ -99,24 +118,30 @@ def story_subsets(
     Parameters
     ----------
     assembly : Assembly
-    counts : whole numbers of training stories
+    counts : whole numbers of training stories, in a list
     n_draws : orders in which stories are taken
     seed : of the orders
 
     Raises
     ------
     ValueError
-        A count below 1 or above the number of training stories.
+        No list of whole numbers; a count below 1 or above the number of training stories.
+    TypeError
+        No Assembly.
     """
+    require_assembly(assembly, "story_subsets")
+    if not isinstance(counts, Iterable) or isinstance(counts, (str, Mapping)):
+        raise ValueError(f"story_subsets: expected counts in a list, got {shown(counts)}; try [1, 2, 4].")
+    counts = list(counts)
     split = split_stories(assembly, Settings())
     found: list[tuple[str, ...]] = []
     for draw in range(n_draws):
         order = np.random.default_rng([seed, draw]).permutation(len(split.train))
         for count in counts:
-            if not 1 <= count <= len(split.train):
+            if not isinstance(count, (int, np.integer)) or not 1 <= count <= len(split.train):
                 raise ValueError(
                     f"story_subsets: expected counts from 1 to {len(split.train)}, the training stories of "
-                    f"{assembly.subject}; got {count}."
+                    f"{assembly.subject}; got {count!r}."
                 )
             chosen = {split.train[i] for i in order[:count]} | set(split.test)
             names = tuple(name for name in assembly.stories if name in chosen)

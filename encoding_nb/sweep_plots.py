@@ -14,7 +14,16 @@ import numpy as np
 
 from .figures import entitle
 from .plot_parts import CHOSEN, MEASURED, PREDICTED, SCORE, axes_or_new, beside, tidy, whose
-from .sweep_tables import N_STORIES, SPREAD, curve_table, shown_voxels, spread, varying_settings
+from .sweep_tables import (
+    N_STORIES,
+    SPREAD,
+    curve_table,
+    listed_results,
+    refuse_unknown,
+    shown_voxels,
+    spread,
+    varying_settings,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +84,10 @@ def plot_sweep(
     ------
     ValueError
         As `curve_table`; an x that is not numeric.
+    TypeError
+        As `curve_table`.
     """
+    results = listed_results(results, "plot_sweep")
     table = curve_table(results, x=x, by=by, voxels=voxels)
     if not all(isinstance(value, (int, float, np.number)) for value in table[x]):
         raise ValueError(f"Expected a numeric setting along the x axis, got {x} with {table[x][0]!r}.")
@@ -182,8 +194,12 @@ def plot_model_comparison(
     ------
     ValueError
         Fewer than two models, or as `curve_table`.
+    TypeError
+        As `curve_table`.
     """
+    results = listed_results(results, "plot_model_comparison")
     runs = [result for result in results if hasattr(result, "scores")]
+    refuse_unknown("by", by, runs)
     models = list(dict.fromkeys(getattr(run.settings, by) for run in runs))
     if len(models) < 2:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .assembly import Array
 from .pipeline import Result
-from .settings import Settings
+from .settings import Settings, shown
 from .sweep_engine import SweepFailure
 
 if TYPE_CHECKING:
@@ -22,9 +22,15 @@ def sweep_table(results: Sequence[Result | SweepFailure]) -> DataFrame:
 
     Settings that hold several values are texts; where the stories vary, `n_stories` counts those trained on. A
     column `record` names the run's folder, where there is one.
+
+    Raises
+    ------
+    TypeError
+        No list of results.
     """
     from pandas import DataFrame
 
+    results = listed_results(results, "sweep_table")
     varying = varying_settings(results)
     rows = []
     for result in results:
@@ -43,6 +49,23 @@ def sweep_table(results: Sequence[Result | SweepFailure]) -> DataFrame:
         rows.append(row | {"record": result.provenance.get("record", ""), "problem": ""})
     frame = DataFrame(rows)
     return frame.drop(columns=[c for c in ("record", "problem") if c in frame and not frame[c].any()])
+
+
+def listed_results(results: Any, caller: str) -> list[Result | SweepFailure]:
+    """The results of a sweep in a list, where `caller` is the function that was called.
+
+    Raises
+    ------
+    TypeError
+        One result in place of a list, or something else.
+    """
+    kinds = (Result, SweepFailure)
+    listed = isinstance(results, Iterable) and not isinstance(results, (str, Mapping))
+    found = list(results) if listed else [results]
+    wrong = [result for result in found if not isinstance(result, kinds)] if listed else found
+    if wrong:
+        raise TypeError(f"{caller}: expected results of run_sweep in a list, got {shown(wrong[0])}.")
+    return found
 
 
 def varying_settings(results: Sequence[Result | SweepFailure]) -> list[str]:
@@ -75,7 +98,7 @@ def curve_table(
 
     Parameters
     ----------
-    results : of a sweep; failed runs are left out
+    results : of a sweep, in a list; failed runs are left out
     x : a setting, such as "layer_idx", or "n_stories", the number of training stories
     by : the setting that tells lines apart, or None for a single line
     voxels : bool array (n_voxels,), or {subject: array}; by default the voxels of each subject that are
@@ -89,15 +112,22 @@ def curve_table(
     Raises
     ------
     ValueError
-        No results; an x that does not vary; several runs at one point; no voxels to show.
+        No results; an x or `by` that is no setting, or an x that does not vary; several runs at one point; no voxels
+        to show.
+    TypeError
+        No list of results.
     """
     from pandas import DataFrame
 
+    results = listed_results(results, "curve_table")
     runs = [result for result in results if isinstance(result, Result)]
     if not runs:
         raise ValueError(
             f"Expected results of a sweep along {x}, got {'only failures' if results else 'none'}."
         )
+    refuse_unknown("x", x, runs, also=N_STORIES)
+    if by is not None:
+        refuse_unknown("by", by, runs)
     points: dict[tuple, list[Array]] = {}
     chosen = {
         subject: shown_voxels(runs, subject, voxels) for subject in dict.fromkeys(r.subject for r in runs)
@@ -122,6 +152,17 @@ def curve_table(
         row |= dict(zip(SPREAD, np.mean(found, axis=0).tolist(), strict=True))
         rows.append(row | {"n_voxels": int(chosen[subject].sum()), "n_runs": len(found)})
     return DataFrame(rows).sort_values(["subject", by or "line", x], kind="stable", ignore_index=True)
+
+
+def refuse_unknown(argument: str, name: Any, runs: Sequence[Result], *, also: str = "") -> None:
+    """A ValueError for a name that is no setting, with those in which the runs differ."""
+    if name in [f.name for f in fields(Settings)] or (also and name == also):
+        return
+    varying = ", ".join(varying_settings(runs)) or "none"
+    or_also = f" or {also!r}" if also else ""
+    raise ValueError(
+        f"{argument}: expected the name of a setting{or_also}, got {shown(name)}; these results differ in {varying}."
+    )
 
 
 def spread(scores: Array) -> Array:

@@ -36,6 +36,7 @@ from encoding_nb.activations import (
     layer_activations,
     token_embeddings,
 )
+from encoding_nb.assembly import Words
 from encoding_nb.extraction import extract
 from encoding_nb.model_files import identity
 from encoding_nb.models import ModelError, available_models, model_info
@@ -479,6 +480,32 @@ def test_half_precision_never_runs_on_a_cpu():
 def test_words_that_cannot_be(words, contexts, message):
     with pytest.raises(ValueError, match=message):
         layer_activations(words, SPEC, layer_idx=1, contexts=contexts)
+
+
+def test_words_of_a_story_and_a_models_name_are_told_apart_from_what_is_wanted():
+    words = Words(("a", "b"), [0.0, 1.0], [0.5, 1.5])
+    with pytest.raises(ValueError, match=r"sequence of words, got a Words; pass its texts, words.text"):
+        layer_activations(words, ActivationSpec("demo", lookback=4), layer_idx=1)
+    with pytest.raises(ValueError, match=r"got a NoneType; a story's are story.words.text"):
+        layer_activations(None, ActivationSpec("demo", lookback=4), layer_idx=1)
+    with pytest.raises(
+        TypeError, match=r"Expected an ActivationSpec, got 'demo'; write ActivationSpec\('demo', look"
+    ):
+        layer_activations(words.text, "demo", layer_idx=1)
+
+
+def test_a_cache_in_the_home_folder_is_found_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store_folder("~/cache") == store_folder(tmp_path / "cache") == store_folder(Path("~/cache"))
+
+
+def test_a_model_in_the_home_folder_is_the_same_model(tmp_path, monkeypatch):
+    shutil.copytree(model_info("demo").folder, tmp_path / "model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert model_info("~/model").folder == tmp_path / "model"
+    written, whole = (ActivationSpec(name, lookback=4) for name in ("~/model", str(tmp_path / "model")))
+    layer_activations(("a", "b"), written, layer_idx=1, memory=tmp_path / "cache")
+    assert activations.is_cached(("a", "b"), whole, 1, tmp_path / "cache")
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_sizes(monkeypatch):

@@ -43,6 +43,11 @@ def offline(monkeypatch):
     wandb.teardown()
 
 
+def test_what_is_no_record_is_refused(result):
+    with pytest.raises(ValueError, match="log_run: expected the path of a folder, got a Result"):
+        read_log(result)
+
+
 def test_a_record_holds_all_that_is_logged(result, record):
     log = read_log(record)
     assert log.name == "named" and set(log.scalars) == SCALARS

@@ -9,7 +9,7 @@ import pytest
 
 from encoding_nb import __main__ as command_line
 from encoding_nb.activation_cache import cache_info, store_folder, write_layer
-from encoding_nb.provenance import describe
+from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.records import list_runs, load_run
 
 from .test_records import make_result
@@ -30,14 +30,13 @@ def test_score_table_gives_median_and_share_per_area():
 def small_demo(monkeypatch):
     """The demo's command on a small made-up run: what it leaves is looked at, not the fit."""
     result = make_result(n_voxels=30)
-    assembly = SimpleNamespace(truth={"areas": {"noise": np.ones(30, bool)}}, source="demo")
+    story = Story("s", Words(("a",), [0.0], [0.5]), 2.0 * np.arange(9), np.zeros((9, 30)))
+    truth = {"areas": {"noise": np.ones(30, bool)}}
+    assembly = Assembly("S", 2.0, {"s": story}, truth=truth, source="demo")
     monkeypatch.setattr(command_line, "load_assembly", lambda name: assembly)
     monkeypatch.setattr(command_line, "run", lambda assembly, settings: result)
     monkeypatch.setattr(command_line.plots, "plot_flatmap", command_line.plots.plot_alphas)
     monkeypatch.setattr(command_line, "execute_notebook", lambda notebook, out_dir: out_dir / "page.html")
-    monkeypatch.setattr(
-        "encoding_nb.records.describe", lambda result, assembly, **more: describe(result, **more)
-    )
     return result
 
 
@@ -84,6 +83,16 @@ def test_the_cache_is_told_and_cut_down(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*asked, "--prune", "0"])
     command_line.main()
     assert cache_info(tmp_path).n_entries == 0 and "0 entries, 0.0 MB" in capsys.readouterr().out
+
+
+def test_a_cache_that_is_not_there_is_no_empty_one(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    for wrong in (tmp_path / "nowhere", tmp_path / "file"):
+        monkeypatch.setattr(sys, "argv", ["encoding_nb", "cache", "--folder", str(wrong)])
+        with pytest.raises(SystemExit) as ended:
+            command_line.main()
+        assert ended.value.code == 2
+        assert f"there is no such folder as '{wrong}'; check the path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["-1", "many", "inf"])

@@ -587,6 +587,37 @@ def test_the_same_name_finds_the_panel_and_its_run_again(assembly, tmp_path, mon
     event.set()
 
 
+@pytest.mark.parametrize(
+    ("data", "options", "kind", "says"),
+    [
+        (
+            "demo",
+            {},
+            TypeError,
+            r"control_panel: expected an Assembly, got 'demo'; write control_panel\(load_ass",
+        ),
+        (
+            None,
+            {"settings": {"layer_idx": 2}},
+            TypeError,
+            r"control_panel: .* write Settings\(\*\*{'layer_idx': 2}",
+        ),
+        (None, {"memory": 3}, ValueError, "memory: expected a joblib.Memory or a folder, got 3"),
+        (
+            None,
+            {"results_dir": "file"},
+            ValueError,
+            "results_dir: expected a folder for records, but .*file is a f",
+        ),
+    ],
+)
+def test_what_no_panel_can_be_made_of(assembly, tmp_path, monkeypatch, data, options, kind, says):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    with pytest.raises(kind, match=says):
+        control_panel(assembly if data is None else data, **options)
+
+
 def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path):  # noqa: F811
     settings = replace(RATE, trimming=TRIM)
     one, two = (

@@ -385,6 +385,18 @@ def test_comparison_shows_what_differs(tmp_path):
         compare_runs([first])
 
 
+def test_the_runs_of_a_table_are_compared(tmp_path):
+    for seed, layer in enumerate((2, 3)):
+        save_run(make_result(seed, layer_idx=layer), tmp_path, figures=False)
+    table = list_runs(tmp_path)
+    expected = compare_runs(list(table["path"]))
+    assert compare_runs(table).equals(expected) and expected["settings", "layer_idx"].tolist() == [2, 3]
+    with pytest.raises(ValueError, match="two or more"):
+        compare_runs(table[:1])
+    with pytest.raises(ValueError, match="in a list, got a DataFrame"):
+        compare_runs(table[["run", "name"]])
+
+
 # --- runs that leave a record -----------------------------------------------------------------------------
 
 
@@ -423,11 +435,54 @@ def test_a_results_folder_that_cannot_be_is_refused_before_the_fit(tmp_path, mon
         (tmp_path / "file" / "results", "file is a file"),
         (3, "expected the path of a folder, got 3"),
         ("a\0b", "expected the path of a folder"),
+        ("x" * 300, "expected the path of a folder, got 'xxx.*File name too long"),
+        *([("/proc/x", "/proc cannot be written")] if Path("/proc/self").exists() else []),
     ]:
         with pytest.raises(RecordError, match=f"results_dir: .*{says}"):
             run(fitted_assembly(), WORD_RATE, results_dir=wrong)
     assert records.check_results_dir(tmp_path / "a" / "b") == tmp_path / "a" / "b"
-    assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_home_folder_is_written_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = save_run(make_result(), "~/results", figures=False)
+    assert path.parent == tmp_path / "results" == records.check_results_dir("~/results")
+    assert list_runs("~/results")["path"].tolist() == [str(path)]
+    assert load_run(f"~/results/{path.name}").subject == "S"
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "says"),
+    [
+        (lambda: save_run(make_assembly()), TypeError, "save_run: expected a Result, got an Assembly; run"),
+        (
+            lambda: save_run(make_result(), assembly="demo"),
+            TypeError,
+            "save_run: expected an Assembly, got 'd",
+        ),
+        (
+            lambda: load_run(make_result()),
+            RecordError,
+            "load_run: expected the path of a folder, got a Result",
+        ),
+        (lambda: load_run(None), RecordError, "load_run: expected the path of a folder, got None"),
+        (lambda: load_run("x" * 300), RecordError, "load_run: expected .* got 'xxx.*too long"),
+        (lambda: list_runs(None), RecordError, "list_runs: expected the path of a folder, got None"),
+        (
+            lambda: list_runs("~nobody-of-this-name/x"),
+            RecordError,
+            "list_runs: expected the path of a folder",
+        ),
+        (lambda: compare_runs(make_result()), ValueError, "two or more .* in a list, got a Result"),
+        (lambda: compare_runs("folder"), ValueError, "in a list, got 'folder'"),
+        (lambda: compare_runs([make_result(), 3]), ValueError, "in a list, got a Result, 3"),
+        (lambda: compare_runs([]), ValueError, "in a list, got none"),
+    ],
+)
+def test_what_is_no_run_and_no_folder_is_said(call, kind, says):
+    with pytest.raises(kind, match=says):
+        call()
 
 
 def test_data_that_cannot_be_read_whole_leave_a_run_without_a_digest():
@@ -463,10 +518,25 @@ def test_the_digest_follows_the_data(tmp_path):
     bold = np.arange(60, dtype=np.float32).reshape(20, 3)
     bold[10, 1] += 1e-3
     assert assembly_digest(make_assembly(bold=bold)) != same
-    paths = [save_run(make_result(), tmp_path, assembly=make_assembly(word=w), figures=False) for w in "bc"]
+    result = make_result(n_voxels=3)
+    paths = [save_run(result, tmp_path, assembly=make_assembly(word=w), figures=False) for w in "bc"]
     assert records.load_description(paths[0])["DataDigest"] == same
     table = compare_runs(paths)
     assert table["data", "digest"].iloc[0] == same[:12] != table["data", "digest"].iloc[1]
+
+
+def test_data_of_another_run_are_not_written_as_its_own(tmp_path):
+    result = make_result(n_voxels=3)
+    own = {**result.provenance, "data_digest": assembly_digest(make_assembly())}
+    for wrong, says in [
+        (replace(make_assembly(), subject="T"), "of S with 3 voxels, got T with 3 voxels"),
+        (make_assembly(bold=np.zeros((20, 5))), "of S with 3 voxels, got S with 5 voxels"),
+        (make_assembly(word="c"), r"got others \(their digests differ\); give the assembly that was fitted"),
+    ]:
+        with pytest.raises(ValueError, match=f"save_run: expected as assembly .*{says}"):
+            save_run(replace(result, provenance=own), tmp_path / "new", assembly=wrong)
+    assert not (tmp_path / "new").exists()
+    save_run(replace(result, provenance=own), tmp_path, assembly=make_assembly(), figures=False)
 
 
 def test_the_digest_reads_three_rows_of_a_story():

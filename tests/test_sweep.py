@@ -165,11 +165,30 @@ def test_all_layers_of_a_model():
         ({"layer_idx": 3}, "expected layer_idx as a list of values, got 3"),
         ({"model_name": "gpt2"}, "expected model_name as a list of values, got 'gpt2'"),
         ({"alphas": [1.0, 10.0]}, "1.0 cannot be alphas; give a list of values"),
+        ({"modality": ["wordrate"], "layer_idx": "all"}, "layer_idx has no effect on wordrate"),
+        (
+            {"modality": ["wordrate"], "layer_idx": [1, 2], "lookback": [4, 8]},
+            "layer_idx, lookback has no effect",
+        ),
+        ({"modality": ["language_model", "wordrate"], "layer_idx": [1, 2]}, "make a grid for each modality"),
+        ({"trimming": [{"start": 5}]}, "unknown names start; known are train_features_start"),
     ],
 )
 def test_axes_that_cannot_be(axes, says):
     with pytest.raises(ValueError, match=says):
         settings_grid(MODEL, **axes)
+
+
+def test_one_layer_and_joined_spaces_are_no_idle_axes():
+    assert len(settings_grid(RATE, layer_idx=[3], alphas=[(1.0,), (2.0,)])) == 2
+    assert len(settings_grid(RATE, joined_with=[("language_model",)], layer_idx="all")) == 7
+
+
+def test_a_base_that_is_no_settings_is_refused():
+    with pytest.raises(
+        TypeError, match=r"settings_grid: expected a Settings, got a mapping; write Settings\(\*\*{}\)"
+    ):
+        settings_grid({}, layer_idx=[1])
 
 
 def test_numpy_values_become_plain_ones():
@@ -185,6 +204,12 @@ def test_growing_sets_of_stories(assembly):
     assert set(found[0]) < set(found[1]) < set(found[2])
     with pytest.raises(ValueError, match="from 1 to 3, the training stories of S; got 4"):
         story_subsets(assembly, [4])
+    with pytest.raises(ValueError, match=r"from 1 to 3, .* got 1.5"):
+        story_subsets(assembly, [1.5])
+    with pytest.raises(ValueError, match=r"story_subsets: expected counts in a list, got 2; try \[1, 2, 4\]"):
+        story_subsets(assembly, 2)
+    with pytest.raises(TypeError, match="story_subsets: expected an Assembly, got 'demo'"):
+        story_subsets("demo", [1])
 
 
 # ---------------------------------------------------------------------- shared work
@@ -497,6 +522,43 @@ def test_refused_before_any_work(assembly, memory, grid, options, says, monkeypa
     assert isinstance(raised.value, SettingsError) == ("Run" in says)
 
 
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "2", True])
+def test_a_number_of_jobs_that_cannot_be(assembly, memory, n_jobs):
+    with pytest.raises(
+        ValueError, match=rf"n_jobs: expected a whole number of runs at once, .* got {n_jobs!r}"
+    ):
+        run_sweep(assembly, [RATE], memory=memory, n_jobs=n_jobs, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "grid", "says"),
+    [
+        ("demo", [RATE], "expected an Assembly, got 'demo'"),
+        (
+            ["one"],
+            [RATE],
+            r"an Assembly or a mapping .* got a list; write {one.subject: one for one in assemblies}",
+        ),
+        ({"S": "demo"}, [RATE], "expected an Assembly, got 'demo'"),
+        (None, RATE, r"expected Settings in a list, got a Settings; .* of one Settings: \[settings\]"),
+        (None, {"modality": "wordrate"}, "expected Settings in a list, got a dict"),
+        (None, [RATE, {}], "expected a Settings, got a mapping"),
+    ],
+)
+def test_what_is_no_assembly_and_no_grid(assembly, given, grid, says):
+    with pytest.raises(TypeError, match=f"run_sweep: .*{says}"):
+        run_sweep(assembly if given is None else given, grid, progress=False)
+
+
+def test_a_results_folder_that_cannot_be_is_refused_before_any_work(assembly, memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        records.RecordError, match=r"results_dir: expected a folder for records, but .*file is a"
+    ):
+        run_sweep(assembly, [RATE], memory=memory, results_dir=tmp_path / "file", progress=False)
+
+
 def test_a_disk_that_is_full_is_told_before_it_is_filled(assembly, memory, monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("encoding_nb.sweep_shared.shutil.disk_usage", lambda path: usage)
@@ -779,6 +841,14 @@ def test_memory_does_not_grow_with_the_length_of_a_sweep(memory):
 
 
 # ---------------------------------------------------------------------- the table
+
+
+@pytest.mark.parametrize("wrong", [3, "x", ["x"], [None]])
+def test_a_table_of_something_else_than_results(wrong):
+    with pytest.raises(
+        TypeError, match=r"sweep_table: expected results of run_sweep in a list, got (3|'x'|None)"
+    ):
+        sweep_table(wrong)
 
 
 def test_the_table_holds_what_varies(assembly, memory, tmp_path):

@@ -150,11 +150,33 @@ def test_failures_are_left_out_and_counted(layers):
         (lambda r: plot_sweep(r, x="model_name", by="layer_idx"), "numeric setting along the x axis"),
         (lambda r: plot_sweep(r, x="layer_idx", voxels=np.zeros(300, bool)), "mask of the 300 voxels of S1"),
         (lambda r: plot_model_comparison(r[:5]), "differ in model_name, got 'demo'"),
+        (
+            lambda r: plot_sweep(r, x="nope"),
+            "x: expected the name of a setting or 'n_stories', got 'nope'; these results differ in model_name, lay",
+        ),
+        (lambda r: plot_sweep(r, x=3), "x: expected the name of a setting .* got 3"),
+        (
+            lambda r: curve_table(r, x="layer_idx", by="nope"),
+            "by: expected the name of a setting, got 'nope'",
+        ),
+        (
+            lambda r: plot_model_comparison(r, by="n_stories"),
+            "by: expected the name of a setting, got 'n_stories'",
+        ),
     ],
 )
 def test_what_cannot_be_drawn_is_said(layers, call, says):
     with pytest.raises(ValueError, match=says):
         call(layers)
+
+
+@pytest.mark.parametrize("call", [curve_table, plot_sweep, plot_model_comparison])
+def test_one_result_in_place_of_a_list(layers, call):
+    options = {} if call is plot_model_comparison else {"x": "layer_idx"}
+    with pytest.raises(
+        TypeError, match=f"{call.__name__}: expected results of run_sweep in a list, got a Result"
+    ):
+        call(layers[0], **options)
 
 
 def test_it_draws_on_given_axes(layers):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..assembly import Assembly
-from ..settings import Settings
+from ..activation_cache import store_folder
+from ..assembly import Assembly, require_assembly
+from ..records import check_results_dir
+from ..settings import Settings, require_settings
 from .control_panel import ControlPanel
 from .known_runs import runs_named
 
@@ -40,7 +42,20 @@ def control_panel(
     Returns
     -------
     ControlPanel
+
+    Raises
+    ------
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
+    ValueError
+        A `memory` that is neither a Memory nor a folder; a results_dir that cannot be written (`records.RecordError`).
     """
+    if assembly is not None:
+        require_assembly(assembly, "control_panel")
+    if settings is not None:
+        require_settings(settings, "control_panel")
+    store_folder(memory)  # which refuses what is neither a Memory nor a folder
+    results_dir = check_results_dir(results_dir)
     if assembly is None:
         from ..datasets import load_assembly
 
