@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .assembly_checks import check_tr, frozen_mapping, frozen_times, mask_of, names_of, refuse_no_rows
+
 Array = np.ndarray
 
 
@@ -28,18 +30,6 @@ class ArrayLike(Protocol):
         ...
 
     def __getitem__(self, key: Any) -> Array: ...
-
-
-def _frozen_times(values: Sequence[float] | Array, name: str) -> Array:
-    times = np.array(values, dtype=float)
-    if times.ndim != 1:
-        raise ValueError(
-            f"{name}: expected one time in seconds per entry, got an array of shape {times.shape}."
-        )
-    if not np.isfinite(times).all():
-        raise ValueError(f"{name}: {int((~np.isfinite(times)).sum())} of {times.size} times are not finite.")
-    times.setflags(write=False)
-    return times
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +62,8 @@ class Words:
                     f"Words: expected texts, but word {number} is {word!r}, a {type(word).__name__}; leave out rows "
                     f"without a word, with their times."
                 )
-        for i, word in enumerate(self.text):
-            if not isinstance(word, str):
-                raise ValueError(
-                    f"Words: expected texts, got {word!r} for word {i}; write '' where there is none."
-                )
         for name in ("onsets", "offsets"):
-            object.__setattr__(self, name, _frozen_times(getattr(self, name), f"Words.{name}"))
+            object.__setattr__(self, name, frozen_times(getattr(self, name), f"Words.{name}"))
         n_words, n_on, n_off = len(self.text), len(self.onsets), len(self.offsets)
         if not n_words == n_on == n_off:
             raise ValueError(
@@ -119,12 +104,19 @@ class Story:
         Responses; `n_rows` may be less than `n_trs`, where the data come trimmed (`Trimming`).
         Any scale: they are z-scored per story. May be lazy.
     repeats : array-like, (n_repeats, n_rows, n_voxels), optional
-        The single presentations whose mean is `bold`, where the story was heard more than once.
+        The single presentations whose mean is `bold`, where the story was heard more than once. Of one presentation
+        alone nothing is kept: the story was heard once.
     contexts : mapping of context type to (n_words,) texts, optional
         Windows that came with the data; used only when asked for.
     extras : mapping of name to value
         What else came with the story and no stage needs, under its name in the data: a LITcoder assembly's
         word rates, TR boundaries, temporal baseline, audio path and mask indices. Arrays, numbers and texts.
+
+    Raises
+    ------
+    ValueError
+        What does not fit, naming the story: no words, TR times that do not increase, BOLD or repeats that are no
+        array of these axes, hold nothing or are masked, contexts for another number of words.
     """
 
     name: str
@@ -136,8 +128,11 @@ class Story:
     extras: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extras", MappingProxyType(dict(self.extras)))
-        object.__setattr__(self, "tr_times", _frozen_times(self.tr_times, f"{self.name}: tr_times"))
+        if not isinstance(self.name, str):
+            raise ValueError(f"Story: expected its name as a text, got {self.name!r}.")
+        extras = frozen_mapping(self.extras, f"{self.name}: expected extras as {{name: value}}")
+        object.__setattr__(self, "extras", extras)
+        object.__setattr__(self, "tr_times", frozen_times(self.tr_times, f"{self.name}: tr_times"))
         if len(self.words) == 0:
             raise ValueError(
                 f"{self.name}: the story has no words; check its transcript, or leave the story out."
@@ -145,21 +140,32 @@ class Story:
         if np.any(np.diff(self.tr_times) <= 0):
             i = int(np.argmax(np.diff(self.tr_times) <= 0)) + 1
             raise ValueError(f"{self.name}: tr_times must increase, but TR {i} is not after TR {i - 1}.")
-        if len(self.bold.shape) != 2:
-            raise ValueError(
-                f"{self.name}: expected BOLD as (rows, voxels), got shape {tuple(self.bold.shape)}."
-            )
-        for context_type, windows in (self.contexts or {}).items():
+        refuse_no_rows(self.bold, f"{self.name}: expected BOLD", "(rows, voxels)")
+        self._check_contexts()
+        self._check_repeats()
+
+    def _check_contexts(self) -> None:
+        if self.contexts is None:
+            return
+        what = f"{self.name}: expected contexts as {{context type: a text for each word}}"
+        for context_type, windows in frozen_mapping(self.contexts, what).items():
             if len(windows) != len(self.words):
                 raise ValueError(
                     f"{self.name}: expected a stored {context_type} window for each of {len(self.words)} words, got "
                     f"{len(windows)}."
                 )
-        if self.repeats is not None and tuple(self.repeats.shape[1:]) != tuple(self.bold.shape):
+
+    def _check_repeats(self) -> None:
+        if self.repeats is None:
+            return
+        axes = f"(repeats, {self.bold.shape[0]}, {self.bold.shape[1]})"
+        refuse_no_rows(self.repeats, f"{self.name}: expected repeats", axes)
+        if tuple(self.repeats.shape[1:]) != tuple(self.bold.shape):
             raise ValueError(
-                f"{self.name}: expected repeats as (repeats, {self.bold.shape[0]}, {self.bold.shape[1]}) to match "
-                f"its BOLD, got {tuple(self.repeats.shape)}."
+                f"{self.name}: expected repeats as {axes} to match its BOLD, got {tuple(self.repeats.shape)}."
             )
+        if self.repeats.shape[0] == 1:
+            object.__setattr__(self, "repeats", None)
 
     @property
     def n_trs(self) -> int:
@@ -211,6 +217,13 @@ class Assembly:
         What `load_assembly` was given, so that code can be written that loads the same data.
     source_options : mapping
         The keyword arguments that `load_assembly` was given with it, for the same purpose.
+
+    Raises
+    ------
+    ValueError
+        No stories, names that are no texts, a TR that is no number of seconds, test stories that are not there or
+        named twice, voxels that differ between stories, masks or names for another number of voxels, a surface that
+        is no `Surface`.
     """
 
     subject: str
@@ -225,17 +238,39 @@ class Assembly:
     source_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stories", MappingProxyType(dict(self.stories)))
-        object.__setattr__(self, "rois", MappingProxyType(dict(self.rois)))
+        who = f"Assembly of {self.subject}"
+        if not isinstance(self.subject, str):
+            raise ValueError(f"Assembly: expected the subject's name as a text, got {self.subject!r}.")
+        stories = frozen_mapping(self.stories, f"{who}: expected stories as {{name: Story}}")
+        object.__setattr__(self, "stories", stories)
         object.__setattr__(self, "source_options", MappingProxyType(dict(self.source_options)))
-        object.__setattr__(self, "test_stories", tuple(self.test_stories))
         if not self.stories:
-            raise ValueError(f"Assembly of {self.subject}: expected at least one story, got none.")
-        if not self.tr > 0:
-            raise ValueError(f"Assembly of {self.subject}: expected a TR above 0 s, got {self.tr}.")
-        for name in self.test_stories:
+            raise ValueError(f"{who}: expected at least one story, got none.")
+        for name in self.stories:
+            if not isinstance(name, str):
+                raise ValueError(f"{who}: expected names of stories as texts, got {name!r}.")
+        check_tr(self.tr, who)
+        self._check_test_stories(who)
+        self._check_voxels()
+        self._check_voxel_names(who)
+        self._check_rois(who)
+        if self.surface is not None and not isinstance(self.surface, Surface):
+            raise ValueError(
+                f"{who}: expected surface as Surface(subject, transform, mask), got {self.surface!r}."
+            )
+
+    def _check_test_stories(self, who: str) -> None:
+        names = names_of(self.test_stories, f"{who}: expected test_stories")
+        object.__setattr__(self, "test_stories", names)
+        for name in names:
             if name not in self.stories:
                 raise ValueError(f"Test story {name!r} is not among the stories: {', '.join(self.stories)}.")
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"{who}: expected each test story once, got {name!r} {names.count(name)} times."
+                )
+
+    def _check_voxels(self) -> None:
         first = next(iter(self.stories.values()))
         for story in self.stories.values():
             if story.bold.shape[1] != first.bold.shape[1]:
@@ -243,18 +278,20 @@ class Assembly:
                     f"{story.name} has {story.bold.shape[1]} voxels but {first.name} has {first.bold.shape[1]}; "
                     f"all stories of a subject must come from the same mask."
                 )
-        if self.voxel_names is not None:
-            object.__setattr__(self, "voxel_names", tuple(self.voxel_names))
-            if len(self.voxel_names) != self.n_voxels:
-                raise ValueError(
-                    f"Assembly of {self.subject}: expected a name for each of {self.n_voxels} columns of BOLD, got "
-                    f"{len(self.voxel_names)}."
-                )
-        for name, mask in self.rois.items():
-            if mask.shape != (self.n_voxels,):
-                raise ValueError(
-                    f"ROI {name}: expected a mask of {self.n_voxels} voxels, got shape {mask.shape}."
-                )
+
+    def _check_voxel_names(self, who: str) -> None:
+        if self.voxel_names is None:
+            return
+        object.__setattr__(self, "voxel_names", names_of(self.voxel_names, f"{who}: expected voxel_names"))
+        if len(self.voxel_names) != self.n_voxels:
+            raise ValueError(
+                f"{who}: expected a name for each of {self.n_voxels} columns of BOLD, got {len(self.voxel_names)}."
+            )
+
+    def _check_rois(self, who: str) -> None:
+        rois = frozen_mapping(self.rois, f"{who}: expected rois as {{name: mask}}")
+        masks = {name: mask_of(values, name, self.n_voxels) for name, values in rois.items()}
+        object.__setattr__(self, "rois", MappingProxyType(masks))
 
     @classmethod
     def from_arrays(
@@ -277,6 +314,7 @@ class Assembly:
             ``bold``, (n_rows, n_voxels); and where there are any ``tr_times``, ``repeats``, ``contexts``,
             ``extras`` (see `Story`).
         tr : float, seconds
+            As far apart as the ``tr_times``, where there are any.
         test_stories : names
         first_tr : float, seconds
             When the first row of BOLD was taken, for stories without ``tr_times``: row i is at
@@ -287,22 +325,22 @@ class Assembly:
         ------
         ValueError
             What does not fit, naming the story: a part that is missing or unknown, lengths that differ, times
-            out of order, BOLD that is not numbers, words that are all blank or that a table wrote for a missing one.
+            out of order, a TR in milliseconds or other than that of the ``tr_times``, words most of which lie outside
+            the run, BOLD that is not numbers, repeats that are not finite, words that are all blank or that a table
+            wrote for a missing one.
 
         Warns
         -----
         UserWarning
-            Words past the end of the run; words "nan" or "None", which a table may write where there is none.
+            Words outside the run; words "nan" or "None", which a table may write where there is none.
         """
         from . import from_arrays  # stands on this module
 
-        from_arrays.refuse_parts(
-            subject, stories, tr=tr, test_stories=test_stories, first_tr=first_tr, fields=fields
-        )
+        from_arrays.refuse_parts(subject, stories, tr=tr, first_tr=first_tr, fields=fields)
         made = {
             name: from_arrays.story_from_arrays(name, parts, tr, first_tr) for name, parts in stories.items()
         }
-        return cls(subject=subject, tr=tr, stories=made, test_stories=tuple(test_stories), **fields)
+        return cls(subject=subject, tr=tr, stories=made, test_stories=test_stories, **fields)
 
     @property
     def n_voxels(self) -> int:
@@ -338,25 +376,40 @@ class Assembly:
 
 
 def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
-    """Warn once of words that start after the story's last TR has ended; refuse when most of them do.
+    """Warn of words that end before the story's first TR or start after its last; refuse when most of them do.
+
+    A word in the TR ahead of the first one counts as in the run, since the times of TRs may be those of their middle.
 
     Parameters
     ----------
     tr : seconds
     where : file or story, for the message
+
+    Raises
+    ------
+    ValueError
     """
-    end = float(story.tr_times[-1]) + tr if story.n_trs else 0.0
-    late = story.words.onsets >= end
-    if not late.any():
+    start, end = (story.tr_times[0], story.tr_times[-1] + tr) if story.n_trs else (0.0, 0.0)
+    words = story.words
+    early, late = words.offsets < start - tr, words.onsets >= end
+    problems = []
+    for outside, what in (
+        (early, f"end before the run of story {story.name} starts at {start:.1f} s"),
+        (late, f"start past the end of the run of story {story.name} at {end:.1f} s"),
+    ):
+        if outside.any():
+            first = int(outside.argmax())
+            problems.append(
+                f"{int(outside.sum())} of {len(words)} words {what}, first {words.text[first]!r} at "
+                f"{words.onsets[first]:.1f} s"
+            )
+    if not problems:
         return
-    first = int(late.argmax())
-    problem = (
-        f"{where}: {int(late.sum())} of {len(late)} words start past the end of the run of story {story.name} at "
-        f"{end:.1f} s, first {story.words.text[first]!r} at {story.words.onsets[first]:.1f} s"
-    )
-    if late.mean() > 0.5:
+    problem = f"{where}: {', and '.join(problems)}"
+    if (early | late).mean() > 0.5:
         raise ValueError(
-            f"{problem}; check that times are in seconds and that the transcript is this story's."
+            f"{problem}; check that the times of words and TRs are in seconds and from the start of the same sound, "
+            f"and that the transcript is this story's."
         )
     warnings.warn(f"{problem}; no TR samples them.", stacklevel=3)
 

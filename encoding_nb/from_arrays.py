@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .assembly import Story, Words, check_words_in_run
+from .assembly import ArrayLike, Story, Words, check_words_in_run
+from .assembly_checks import check_tr
 
 _ASSEMBLY_PARTS = ("surface", "rois", "voxel_names", "truth")
 _MISSING_WORDS = frozenset(["nan", "NaN", "None", "<NA>"])  # as pandas and Python write them
+_OTHER_SPACING = 0.02  # of the TR; measured TRs differ from nominal ones by less
 _STORY_PARTS = ("words", "onsets", "offsets", "bold", "tr_times", "repeats", "contexts", "extras")
 
 
@@ -21,16 +23,10 @@ def refuse_parts(
     stories: Any,
     *,
     tr: Any,
-    test_stories: Any,
     first_tr: Any,
     fields: Mapping[str, Any],
 ) -> None:
-    """A ValueError for the first argument of `Assembly.from_arrays` that cannot be, before any story is looked at."""
-    if isinstance(test_stories, str):
-        raise ValueError(
-            f"Assembly of {subject}: expected test_stories as a list of names, got {test_stories!r}; write "
-            f"[{test_stories!r}]."
-        )
+    """A ValueError for what no story can be made with, before any is looked at; `Assembly` checks the rest."""
     if not isinstance(stories, Mapping) or not all(isinstance(parts, Mapping) for parts in stories.values()):
         raise ValueError(
             f'Assembly of {subject}: expected stories as {{name: {{"words": ..., "bold": ...}}}}, got '
@@ -42,8 +38,7 @@ def refuse_parts(
             f"Assembly of {subject}: unknown parts {', '.join(unknown)}; besides its stories there can be "
             f"{', '.join(_ASSEMBLY_PARTS)}."
         )
-    if not _is_number(tr) or not tr > 0:
-        raise ValueError(f"Assembly of {subject}: expected a TR above 0 s, got {tr!r}.")
+    check_tr(tr, f"Assembly of {subject}")
     if not _is_number(first_tr):
         raise ValueError(f"Assembly of {subject}: expected first_tr in seconds, got {first_tr!r}.")
 
@@ -55,7 +50,7 @@ def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: 
     if unknown or missing:
         problem = f"no {' and no '.join(missing)}" if missing else f"unknown parts {', '.join(unknown)}"
         raise ValueError(f"{name}: {problem}; a story is made of {', '.join(_STORY_PARTS)}.")
-    bold = parts["bold"] if hasattr(parts["bold"], "shape") else np.asarray(parts["bold"])
+    bold, repeats = _array(name, "BOLD", parts["bold"]), parts.get("repeats")
     kind = np.dtype(getattr(bold, "dtype", float)).kind
     if kind not in "fiu" or len(bold.shape) != 2:
         what = f"shape {tuple(bold.shape)}" if kind in "fiu" else f"values of type {bold.dtype}"
@@ -67,17 +62,62 @@ def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: 
         words=_words_from_arrays(name, parts),
         tr_times=tr_times,
         bold=bold,
-        repeats=parts.get("repeats"),
+        repeats=None if repeats is None else _array(name, "repeats", repeats),
         contexts=parts.get("contexts"),
-        extras=parts.get("extras") or {},
+        extras={} if parts.get("extras") is None else parts["extras"],
     )
+    _refuse_other_spacing(story, tr)
+    _refuse_not_finite_repeats(story)
     check_words_in_run(story, tr, where=name)
     return story
+
+
+def _array(name: str, what: str, values: Any) -> ArrayLike:
+    """Values as they are where they read like numpy's, such as a memory map; others, such as tensors, as numpy's."""
+    reads_late = hasattr(values, "shape") and not hasattr(values, "__array__")
+    if isinstance(getattr(values, "dtype", None), np.dtype) or reads_late:
+        return values
+    try:
+        return np.asarray(values)
+    except Exception as error:  # whatever a library raises of its own arrays
+        raise ValueError(
+            f"{name}: expected {what} that numpy can read, got a {type(values).__name__} ({error}); make an array of "
+            f"it first, of a tensor with .detach().cpu().numpy()."
+        ) from error
+
+
+def _refuse_other_spacing(story: Story, tr: float) -> None:
+    spacing = float(np.median(np.diff(story.tr_times))) if story.n_trs > 1 else tr
+    if abs(spacing - tr) > _OTHER_SPACING * tr:
+        raise ValueError(
+            f"{story.name}: expected tr_times {tr:g} s apart, as tr says, got {spacing:g} s; give both in seconds."
+        )
+
+
+def _refuse_not_finite_repeats(story: Story) -> None:
+    """Of arrays in memory alone: others are read when they are needed."""
+    repeats = story.repeats
+    if type(repeats) is not np.ndarray:
+        return
+    for number, presentation in enumerate(repeats):
+        bad = ~np.isfinite(presentation)
+        if bad.any():
+            raise ValueError(
+                f"{story.name}: expected finite repeats, but {int(bad.sum())} values of presentation {number} are not, "
+                f"in {int(bad.any(axis=0).sum())} of {bad.shape[1]} voxels; leave out that presentation or these "
+                f"voxels."
+            )
 
 
 def _words_from_arrays(name: str, parts: Mapping[str, Any]) -> Words:
     words = parts["words"]
     if isinstance(words, Words):
+        beside = [part for part in ("onsets", "offsets") if parts.get(part) is not None]
+        if beside:
+            raise ValueError(
+                f"{name}: expected no {' and no '.join(beside)} beside words that have their times (`Words`); leave "
+                f"them out, or give the words as a list of texts."
+            )
         _refuse_no_words(name, words.text)
         return words
     if isinstance(words, str) or not np.iterable(words):

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .assembly_checks import require_file, require_path
+
 Array = np.ndarray
 
 
@@ -23,9 +25,11 @@ def read_word_vectors(path: str | Path, words: Iterable[str]) -> dict[str, Array
     Raises
     ------
     FileNotFoundError, ValueError
-        No such file; not a file of word vectors, with the line that cannot be read.
+        No such file; not a file of word vectors, with the line that cannot be read; a file that is cut off.
+    TypeError
+        A `path` that is none.
     """
-    path = Path(path)
+    path = require_file(require_path(path, "read_word_vectors"))
     wanted = {form for word in words for form in (word, word.lower())}
     with _opened(path) as file:
         first = file.readline()
@@ -55,6 +59,7 @@ def _read_text(file: BinaryIO, first: bytes, wanted: set[str], path: Path) -> It
     counts = _counts(first)
     width = counts[1] if counts else len(first.split()) - 1
     lines = file if counts else (line for part in ([first], file) for line in part)
+    number = 1
     for number, line in enumerate(lines, start=2 if counts else 1):
         # a word may hold blanks, so the numbers are counted from the end
         parts = line.decode("utf-8", errors="replace").rstrip().rsplit(" ", width)
@@ -64,14 +69,22 @@ def _read_text(file: BinaryIO, first: bytes, wanted: set[str], path: Path) -> It
                 f"word2vec or GloVe text file?"
             )
         if parts[0] in wanted:
-            yield parts[0], _numbers(parts[1:], path, number)
+            yield parts[0], _numbers(parts[0], parts[1:], path, number)
+    if counts and number - 1 < counts[0]:
+        raise ValueError(
+            f"{path}: expected {counts[0]} vectors, as its first line says, but the file ends after {number - 1}; it "
+            f"is cut off, copy it again."
+        )
 
 
-def _numbers(parts: list[str], path: Path, line: int) -> Array:
+def _numbers(word: str, parts: list[str], path: Path, line: int) -> Array:
     try:
         return np.array(parts, dtype=np.float32)
     except ValueError as error:
-        raise ValueError(f"{path}, line {line}: {error}") from error
+        raise ValueError(
+            f"{path}, line {line}: expected {len(parts)} numbers after {word!r}, but {error}; is this a word2vec or "
+            f"GloVe text file?"
+        ) from error
 
 
 def _read_binary(file: BinaryIO, first: bytes, wanted: set[str], path: Path) -> Iterator[tuple[str, Array]]:

@@ -5,9 +5,12 @@ import warnings
 from functools import partial
 
 import numpy as np
+import pandas
 import pytest
+import torch
 
-from encoding_nb.assembly import Assembly, Story, Surface, Words
+from encoding_nb.assembly import Assembly, Story, Surface, Words, check_words_in_run
+from encoding_nb.assembly_checks import require_path
 from encoding_nb.lazy import LazyArray
 
 
@@ -30,6 +33,9 @@ def test_times_are_the_middle_of_each_word():
         (["a", "b"], [0.0, 1.0], [0.5, 0.9], r"word 1 \('b', 1.000 to 0.900 s\) ends before it starts"),
         (["a", "b"], [1.0, 0.0], [1.5, 0.5], "word 1 .* starts before the word in front of it"),
         (["a"], [np.nan], [0.5], "1 of 1 times are not finite"),
+        (["a"], ["x"], ["y"], r"Words.onsets: expected times in seconds, got 'x' \(number 0\)"),
+        (["a", "b"], [0, 1], [0.5, None], "Words.offsets: 1 of 2 times are not finite"),
+        (["a", "b"], [0, [1]], [0.5, 1], r"Words.onsets: expected times in seconds, got \[1\] \(number 1\)"),
         (["a"], [[0.0]], [[0.5]], "one time in seconds per entry"),
         ("a", [0.0], [0.5], "expected a sequence of texts, got one text, 'a'"),
         ([None], [0.0], [0.5], "expected texts, but word 0 is None"),
@@ -56,6 +62,21 @@ def test_words_keep_their_own_times():
         ({"tr_times": np.array([0.0, 2.0, 2.0])}, "TR 2 is not after TR 1"),
         ({"bold": np.zeros(8)}, r"BOLD as \(rows, voxels\), got shape \(8,\)"),
         ({"repeats": np.zeros((5, 7, 3))}, r"repeats as \(repeats, 8, 3\).*got \(5, 7, 3\)"),
+        ({"repeats": [1, 2]}, r"storya: expected repeats as an array of \(repeats, 8, 3\), got a list"),
+        ({"repeats": np.zeros((0, 8, 3))}, r"storya: expected repeats with values, got shape \(0, 8, 3\)"),
+        ({"bold": [[1]]}, r"storya: expected BOLD as an array of \(rows, voxels\), got a list"),
+        (
+            {"bold": np.zeros((8, 0))},
+            r"storya: expected BOLD with values, got shape \(8, 0\), which holds none",
+        ),
+        ({"bold": np.zeros((0, 3))}, r"storya: expected BOLD with values, got shape \(0, 3\)"),
+        (
+            {"bold": np.ma.masked_equal(np.eye(8, 3), 1)},
+            "storya: .* masked array that hides 3 of 24 values; leave",
+        ),
+        ({"contexts": 3}, "storya: expected contexts as .*, got 3"),
+        ({"extras": 3}, "storya: expected extras as .*, got 3"),
+        ({"name": 1}, "Story: expected its name as a text, got 1"),
     ],
 )
 def test_stories_that_cannot_be(change, says):
@@ -69,7 +90,29 @@ def test_stories_that_cannot_be(change, says):
     [
         ({"stories": {}}, "at least one story"),
         ({"tr": 0}, "TR above 0 s, got 0"),
+        ({"tr": "2"}, "TR above 0 s, got '2'"),
+        ({"tr": 2000}, "expected a TR in seconds, got 2000, which is above 30; of milliseconds, give 2"),
         ({"test_stories": ["b"]}, "'b' is not among the stories: a, c"),
+        (
+            {"test_stories": "a"},
+            r"Assembly of S: expected test_stories as a list of names, got 'a'; write \['a'\]",
+        ),
+        ({"test_stories": None}, "Assembly of S: expected test_stories as a list of names, got None"),
+        ({"test_stories": ["a", "c", "a"]}, "Assembly of S: expected each test story once, got 'a' 2 times"),
+        ({"voxel_names": "abc"}, "Assembly of S: expected voxel_names as a list of names, got 'abc'"),
+        ({"voxel_names": ["a"]}, "Assembly of S: expected a name for each of 3 columns of BOLD, got 1"),
+        ({"stories": [make_story("a")]}, "Assembly of S: expected stories as {name: Story}, got "),
+        ({"stories": {1: make_story("a")}}, "Assembly of S: expected names of stories as texts, got 1"),
+        ({"subject": None}, "Assembly: expected the subject's name as a text, got None"),
+        (
+            {"surface": "S1"},
+            r"Assembly of S: expected surface as Surface\(subject, transform, mask\), got 'S1'",
+        ),
+        ({"rois": [1]}, r"Assembly of S: expected rois as {name: mask}, got \[1\]"),
+        (
+            {"rois": {"AC": [1, 2, 3]}},
+            r"ROI AC: expected a mask, True or False .*; of a list of voxels np.isin",
+        ),
         ({"stories": {"a": make_story("a"), "c": make_story("c", n_voxels=4)}}, "c has 4 voxels but a has 3"),
         ({"rois": {"AC": np.zeros(2, bool)}}, "ROI AC: expected a mask of 3 voxels"),
     ],
@@ -105,7 +148,12 @@ def parts(**changes):
 def test_an_assembly_from_arrays():
     given = {
         "one": parts(),
-        "two": parts(words=make_words(4), tr_times=np.arange(9) * 2.0, extras={"run": 2}),
+        "two": {
+            "words": make_words(4),
+            "bold": np.ones((8, 3)),
+            "tr_times": np.arange(9) * 2.0,
+            "extras": {"run": 2},
+        },
     }
     assembly = Assembly.from_arrays(given, subject="sub-01", tr=2.0, test_stories=["two"], first_tr=1.0)
     one, two = assembly.stories["one"], assembly.stories["two"]
@@ -128,15 +176,24 @@ def test_an_assembly_from_arrays():
         ({"words": [float("nan"), "b", "c"]}, "one: Words: expected texts, but word 0 is nan, a float"),
         ({"words": 3}, "one: expected words as a sequence of texts, got '3'"),
         ({"words": ["", " ", ""]}, "one: all of 3 words are blank; is this the column of the words?"),
-        ({"words": Words(["", " ", ""], [0, 1, 2], [0, 1, 2])}, "one: all of 3 words are blank"),
+        ({"words": Words([" "], [0], [0]), "onsets": None, "offsets": None}, "one: all of 1 words are blank"),
+        ({"words": make_words(3)}, "one: expected no onsets and no offsets beside words that have their times"),
         ({"words": ["nan", "nan", " "]}, "one: all words are 'nan'; is this the column"),
-        ({"onsets": "soon"}, "one: could not convert"),
+        ({"onsets": "soon"}, "one: Words.onsets: expected times in seconds, got 'soon'"),
+        ({"onsets": ["a", "b", "c"]}, r"one: Words.onsets: expected times in seconds, got 'a' \(number 0\)"),
         ({"onsets": None}, "one: "),
         ({"onsets": [0.0, 1.0]}, "one: Words: expected as many onsets and offsets as words, got 3 words, 2 onsets"),
         ({"bold": np.zeros(8)}, r"one: expected BOLD as numbers in \(rows, voxels\), got shape \(8,\)"),
         ({"bold": np.array([["x"]])}, "one: expected BOLD as numbers .*, got values of type"),
         ({"colour": "red"}, "one: unknown parts colour; a story is made of words, onsets"),
         ({"repeats": np.zeros((2, 7, 3))}, "one: expected repeats as"),
+        ({"repeats": [1, 2]}, r"one: expected repeats as \(repeats, 8, 3\), got shape \(2,\)"),
+        ({"repeats": np.full((2, 8, 3), [1, np.nan, 1])},
+         "one: expected finite repeats, but 8 values of presentation 0 are not, in 1 of 3 voxels"),
+        ({"tr_times": np.arange(8.0)}, "one: expected tr_times 2 s apart, as tr says, got 1 s"),
+        ({"tr_times": 2000 * np.arange(8.0)}, "one: expected tr_times 2 s apart, as tr says, got 2000 s"),
+        ({"tr_times": 2 * np.arange(8.0) + 1000},
+         r"one: 3 of 3 words end before the run of story one starts at 1000\.0 s, first 'a' at 0\.0 s; check that"),
         ({"contexts": {"fullcontext": ["x"]}}, "one: expected a stored fullcontext window for each of 3 words, got 1"),
         ({"onsets": [1e3, 2e3, 3e3], "offsets": None}, "one: 3 of 3 words start past the end of the run .* in seconds"),
     ],
@@ -149,6 +206,8 @@ def test_arrays_that_cannot_be(changes, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"tr": 2000}, "expected a TR in seconds, got 2000"),
+        ({"test_stories": None}, "expected test_stories as a list of names, got None"),
         ({"test_stories": "one"}, r"expected test_stories as a list of names, got 'one'; write \['one'\]"),
         (
             {"roi": {}},
@@ -188,6 +247,86 @@ def test_parts_that_are_missing_and_words_that_are_late():
         UserWarning, match="1 of 3 words start past the end of the run of story one at 16.0 s, first 'c'"
     ):
         Assembly.from_arrays({"one": late}, subject="s", tr=2.0)
+
+
+@pytest.mark.parametrize(
+    "bold",
+    [
+        pytest.param(lambda values: torch.from_numpy(values), id="tensor"),
+        pytest.param(lambda values: torch.from_numpy(values).half(), id="half"),
+        pytest.param(lambda values: pandas.DataFrame(values), id="table"),
+        pytest.param(lambda values: values.tolist(), id="lists"),
+    ],
+)
+def test_bold_and_repeats_may_be_whatever_numpy_can_read(bold):
+    values = np.arange(24, dtype=np.float32).reshape(8, 3)
+    given = parts(bold=bold(values), repeats=[bold(values), bold(values)])
+    story = Assembly.from_arrays({"one": given}, subject="s", tr=2.0).stories["one"]
+    np.testing.assert_array_equal(story.bold[2:], values[2:])
+    np.testing.assert_array_equal(story.repeats[:, 2:], [values[2:], values[2:]])
+
+
+def test_bold_that_numpy_cannot_read_is_refused():
+    bold = torch.ones(8, 3, requires_grad=True)
+    with pytest.raises(
+        ValueError, match=r"one: expected BOLD that numpy can read, got a Tensor .*detach\(\)"
+    ):
+        Assembly.from_arrays({"one": parts(bold=bold)}, subject="s", tr=2.0)
+
+
+@pytest.mark.parametrize("dtype", [bool, int, float])
+def test_masks_may_be_lists_of_flags(dtype):
+    flags = np.array([True, False, True]).astype(dtype).tolist()
+    made = Assembly.from_arrays({"one": parts()}, subject="s", tr=2.0, rois={"AC": flags})
+    assert made.rois["AC"].dtype == bool and made.rois["AC"].tolist() == [True, False, True]
+
+
+def test_one_presentation_alone_is_a_story_heard_once():
+    bold = np.ones((8, 3))
+    assert make_story().repeats is None and make_story(repeats=bold[None]).repeats is None
+    assert make_story(repeats=np.stack([bold, bold])).repeats.shape == (2, 8, 3)
+
+
+def test_a_measured_tr_is_near_enough_to_the_nominal_one():
+    for tr in (2.0, 2.0045, 1.9957):
+        Assembly.from_arrays({"one": parts(tr_times=np.arange(8) * 2.0)}, subject="s", tr=tr)
+    with pytest.raises(ValueError, match=r"one: expected tr_times 2\.1 s apart, as tr says, got 2 s"):
+        Assembly.from_arrays({"one": parts(tr_times=np.arange(8) * 2.0)}, subject="s", tr=2.1)
+
+
+def test_words_at_both_ends_of_a_run():
+    words = make_words(8)
+
+    def check(first_tr, n_trs=4):
+        grid = first_tr + 2.0 * np.arange(n_trs)
+        check_words_in_run(Story("s", words, grid, np.ones((4, 2))), 2.0, where="here")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check(-0.5)  # the last word starts as the last TR does
+        check(2.0)  # the first word lies within a TR of the first one
+    with pytest.warns(
+        UserWarning, match=r"here: 1 of 8 words start past the end .* at 7\.0 s.* no TR samples them"
+    ):
+        check(-1.0)
+    with pytest.warns(
+        UserWarning, match=r"here: 2 of 8 words end before the run of story s starts at 4\.0 s, first"
+    ):
+        check(4.0)
+    with pytest.raises(ValueError, match=r"here: 8 of 8 words end before .* at 1000\.0 s"):
+        check(1000.0)
+    with pytest.raises(
+        ValueError, match=r"here: 8 of 8 words start past the end of the run of story s at 0\.0 s"
+    ):
+        check(0.0, n_trs=0)
+
+
+def test_paths():
+    assert require_path("~/a.h5", "f").parts[0] != "~"
+    with pytest.raises(TypeError, match="f: expected a path as a text, got None"):
+        require_path(None, "f")
+    with pytest.raises(ValueError, match="f: expected a path, got an empty text"):
+        require_path("", "f")
 
 
 def test_a_lazy_array_reads_what_is_asked_for():

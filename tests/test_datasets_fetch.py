@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, unquote, urlparse
 
 import numpy as np
 import pytest
-import requests
 
 from encoding_nb import load_assembly
 from encoding_nb.datasets import downloads
@@ -328,7 +327,10 @@ def test_a_listing_cannot_lead_out_of_the_folder(server, tmp_path):
 
 
 def test_no_server(tmp_path):
-    with pytest.raises(requests.ConnectionError):
+    with pytest.raises(
+        OSError,
+        match=r"http://127.0.0.1:9/bucket could not be reached \(ConnectionError\); check the network",
+    ):
         get(type("Nobody", (), {"url": "http://127.0.0.1:9"}), tmp_path)
 
 

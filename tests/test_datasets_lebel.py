@@ -334,3 +334,14 @@ def test_damaged_copies_of_responses_load_or_are_refused_in_a_sentence(copied):
                 assert "alpha.hf5" in str(error)
                 refused += 1
     assert refused
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_before_it_was_fetched_it_is_said_how(tmp_path, there):
+    folder = tmp_path / "ds003020"
+    if there:
+        folder.mkdir()
+    with pytest.raises(
+        ValueError, match=r"Unknown data set .*fetch_lebel, or `python -m encoding_nb fetch`, downloads"
+    ):
+        load_assembly(folder)

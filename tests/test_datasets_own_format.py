@@ -127,7 +127,18 @@ def test_a_broken_off_write_leaves_nothing_behind(tmp_path, assembly):
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["s.h5"]
 
 
+def test_a_home_is_expanded_as_when_opening(tmp_path, assembly, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert save_assembly(assembly, "~/m.h5") == tmp_path / "m.h5"
+    assert load_assembly("~/m.h5").subject == assembly.subject and not (tmp_path / "~").exists()
+
+
 def test_what_cannot_be_saved(tmp_path, assembly):
+    with pytest.raises(TypeError, match="save_assembly: expected an Assembly, got 'demo'"):
+        save_assembly("demo", tmp_path / "s.h5")
+    with pytest.raises(TypeError, match="save_assembly: expected a path as a text, got None"):
+        save_assembly(assembly, None)
     with pytest.raises(ValueError, match=r"s\.pkl: expected a name that ends in \.h5 or \.hdf5; try s\.h5"):
         save_assembly(assembly, tmp_path / "s.pkl")
     odd = Assembly("S", 2.0, {"a": make_story("a", 7, extras={"when": {1, 2}})})

@@ -22,7 +22,7 @@ def test_a_bids_events_file(tmp_path):
 def test_other_columns_and_commas(tmp_path):
     path = tmp_path / "words.csv"
     path.write_bytes('\ufeffstart,end,w\r\n1.0,x,"a, b"\r\n\r\n2.0,x,C\r\n'.encode())
-    words = read_word_table(path, word_column="w", onset_column="start", duration_column="none", lower=False)
+    words = read_word_table(path, word_column="w", onset_column="start", lower=False)
     assert words.text == ("a, b", "C") and words.times.tolist() == [1.0, 2.0]
 
 
@@ -66,8 +66,23 @@ def test_tables_that_cannot_be(tmp_path, content, says):
         read_word_table(path)
 
 
+def test_a_column_of_durations_that_is_named_must_be_there(tmp_path):
+    path = tmp_path / "events.tsv"
+    path.write_text("onset\tword\tlength\n1\ta\t0.5\n")
+    assert read_word_table(path, duration_column="length").offsets.tolist() == [1.5]
+    assert read_word_table(path).offsets.tolist() == [1.0]
+    with pytest.raises(
+        ValueError, match=r"events.tsv: expected the column 'durr', got onset, word, length; leave"
+    ):
+        read_word_table(path, duration_column="durr")
+
+
 def test_files_that_are_no_tables(tmp_path):
     path = tmp_path / "events.tsv"
+    with pytest.raises(FileNotFoundError, match="is a folder, not a file; check the path"):
+        read_word_table(tmp_path)
+    with pytest.raises(TypeError, match="read_word_table: expected a path as a text, got None"):
+        read_word_table(None)
     with pytest.raises(FileNotFoundError, match="is not there; check the path"):
         read_word_table(path)
     path.write_bytes(b"onset\tword\n1\t\xff\xfe\n")

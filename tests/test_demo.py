@@ -98,6 +98,10 @@ def test_unknown_story_and_source():
         load_assembly("demo", stories=["nowhere"])
     with pytest.raises(ValueError, match="Unknown data set 'nothing'"):
         load_assembly("nothing")
+    with pytest.raises(ValueError, match="load_assembly: expected a path, got an empty text"):
+        load_assembly("")
+    with pytest.raises(TypeError, match="load_assembly: expected a path as a text, got None"):
+        load_assembly(None)
 
 
 @pytest.fixture(scope="module")

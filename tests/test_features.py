@@ -198,8 +198,19 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"vectors\.kv, line 3: expected a word and 3 numbers"):
         read_word_vectors(path, ["the"])
     path.write_text("4 3\nthe 1 2 x\n")
-    with pytest.raises(ValueError, match=r"vectors\.kv, line 2: could not convert"):
+    with pytest.raises(
+        ValueError, match=r"vectors\.kv, line 2: expected 3 numbers after 'the', but could not"
+    ):
         read_word_vectors(path, ["the"])
+    path.write_text("4 3\nthe 1 2 3\nand 1 2 3\n")
+    with pytest.raises(
+        ValueError, match=r"vectors\.kv: expected 4 vectors, .* the file ends after 2; it is cut off"
+    ):
+        read_word_vectors(path, ["the"])
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt is not there; check the path"):
+        read_word_vectors(tmp_path / "nowhere.txt", ["the"])
+    with pytest.raises(TypeError, match="read_word_vectors: expected a path as a text, got None"):
+        read_word_vectors(None, ["the"])
     short = tmp_path / "vectors.bin"
     write_binary(short)
     short.write_bytes(short.read_bytes()[:-6])

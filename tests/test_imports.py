@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "encoding_nb"
 # A stage is one module, or one with the parts it was cut into.
 STAGES = {
-    "assembly": {"assembly", "lazy", "from_arrays"},
+    "assembly": {"assembly", "assembly_checks", "lazy", "from_arrays"},
     "stimuli": {"stimuli", "textgrid"},
     "machine": {"machine", "blas_threads"},
     "activations": {

@@ -5,12 +5,14 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from encoding_nb.assembly import Words
 from encoding_nb.stimuli import AUTHORS_BAD_WORDS, BAD_WORDS, read_textgrid
 
 from .fuzz import N_COPIES, damaged_copies, no_hang
-from .test_stimuli import FORMS, long_form
+from .test_stimuli import FORMS, long_form, quoted
 
 ENTRIES = [
     (0.0, 0.3, "{SL}"), (0.3, 0.70001, "The"), (0.7, 0.7, "a"), (0.7, 1.2, "caf\u00e9"), (1.2, 1.4, ""),
@@ -88,3 +90,103 @@ def test_damaged_copies_are_read_or_refused_in_a_sentence(tmp_path):
                     assert "story.TextGrid" in str(error)
                     outcomes.add("refused")
     assert outcomes == {"read", "refused"}
+
+
+# ---------------------------------------------------------------------- files that are cut off
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    form=st.sampled_from(sorted(FORMS)),
+    encoding=st.sampled_from(sorted(ENCODINGS)),
+    tier_after=st.booleans(),
+    share=st.floats(0, 1, exclude_max=True),
+)
+def test_wherever_a_file_is_cut_its_whole_entries_are_kept(tmp_path, form, encoding, tier_after, share):
+    path, encode = tmp_path / "story.TextGrid", ENCODINGS[encoding]
+    text = FORMS[form]([*TIERS, ("more", TIERS[0][1])] if tier_after else TIERS, 3.0)
+    whole = encode(text)
+    path.write_bytes(whole)
+    words = read_textgrid(path, bad_words=frozenset())
+    cut = int(share * len(whole))
+    path.write_bytes(whole[:cut])
+    # an entry is whole for sure when something stands behind its last quotation mark
+    ends = [0]
+    for _, _, word in ENTRIES:
+        ends.append(
+            text.index(quoted(word), text.index('"word"') if len(ends) == 1 else ends[-1]) + len(quoted(word))
+        )
+    there = sum(len(encode(text[: end + 1])) <= cut for end in ends[1:])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            found = read_textgrid(path, bad_words=frozenset(), partial=True)
+        except ValueError as error:
+            assert there == 0 and "story.TextGrid" in str(error)
+            return
+    assert there <= len(found) <= there + 1 and found.text == words.text[: len(found)]
+    np.testing.assert_array_equal(found.offsets, words.offsets[: len(found)])
+    if len(found) < len(words):
+        assert "the file ends" in str(heard[0].message) and len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "behind", "says"),
+    [
+        ("long", "size = 2\n", "the file ends before tier 1 begins; the tiers in it are none"),
+        (
+            "long",
+            "AH0",
+            "ends within a text after 0 of 2 entries of tier 'phone', .* the tiers in it are 0: 'phone'",
+        ),
+        ("short", '"T"\n', "the file ends before tier 2 begins; the tiers in it are 0: 'phone'"),
+        ("short", '"word"\n0\n3.0\n', "the file ends before tier 2 begins"),
+        ("chronological", '"phone" 0', "the file ends before tier 1 begins"),
+    ],
+)
+def test_a_tier_that_a_cut_file_never_reaches(tmp_path, form, behind, says):
+    path, text = tmp_path / "story.TextGrid", FORMS[form](TIERS, 3.0)
+    path.write_text(text[: text.index(behind) + len(behind)])
+    for tier in (1, "word"):
+        with pytest.raises(ValueError, match=f"story.TextGrid: tier '?{tier}'? was never reached, .*{says}"):
+            read_textgrid(path, tier=tier, partial=True)
+    with pytest.raises(ValueError, match=r"story.TextGrid, line \d+: "):
+        read_textgrid(path)
+
+
+@pytest.mark.parametrize("tail", ["", "{LG", '"', '""'])
+def test_a_cut_before_the_first_word_leaves_nothing(tmp_path, tail):
+    path, text = tmp_path / "story.TextGrid", FORMS["short"](TIERS, 3.0)
+    path.write_text(text[: text.index("0.3\n0.70001\n") + 12] + tail)
+    with pytest.raises(
+        ValueError,
+        match=r"none of the 1 intervals of tier 'word' is a word; the file ends .*after 1 of 8 entries",
+    ):
+        read_textgrid(path, partial=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"bad_words": "sp"}, "read_textgrid: expected bad_words as a set of texts, got 'sp'; write {'sp'}"),
+        ({"bad_words": None}, "read_textgrid: expected bad_words as a set of texts, got None"),
+        ({"tier": None}, "read_textgrid: expected tier as a name or an index from 0, got None"),
+        ({"tier": 1.5}, "read_textgrid: expected tier as a name or an index from 0, got 1.5"),
+        ({"tier": True}, "read_textgrid: expected tier as a name or an index from 0, got True"),
+    ],
+)
+def test_arguments_that_cannot_be(tmp_path, arguments, says):
+    path = tmp_path / "story.TextGrid"
+    path.write_text(long_form(TIERS, 3.0))
+    with pytest.raises(ValueError, match=says):
+        read_textgrid(path, **arguments)
+    assert len(read_textgrid(path, tier=np.int64(1))) == 4
+
+
+def test_files_that_are_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no\.TextGrid is not there; check the path"):
+        read_textgrid(tmp_path / "no.TextGrid")
+    with pytest.raises(FileNotFoundError, match="is a folder; give the path of a file"):
+        read_textgrid(tmp_path)
+    with pytest.raises(TypeError, match="read_textgrid: expected a path as a text, got None"):
+        read_textgrid(None)

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from ..assembly import Assembly
+from ..assembly_checks import require_path
 from . import alice, lebel, litcoder, own_format
 from .annex import is_downloaded
 from .fetch import fetch_lebel
@@ -61,12 +62,14 @@ def load_assembly(
     ValueError
         An unknown kind of data, subject, story or option, or data that do not fit together; the message says
         where and what there is.
+    TypeError
+        A `source` that is no path.
     """
     given = options | {
         name: value for name, value in (("subject", subject), ("stories", stories)) if value is not None
     }
     name = str(source)
-    loader, where = (None, None) if name == "demo" else _loader(Path(source).expanduser())
+    loader, where = (None, None) if name == "demo" else _loader(require_path(source, "load_assembly"))
     if "stories" in given:
         single = isinstance(given["stories"], str)
         if not (single and loader is lebel):  # there a text names a list of stories
@@ -88,7 +91,10 @@ def convert(source: str | Path, path: str | Path, **options: Any) -> Path:
 
 def _loader(source: Path) -> tuple[ModuleType, Path]:
     """Who reads a path; a ValueError lists what can be read."""
-    kinds = f"this version opens 'demo', {', '.join(LOADERS)}"
+    kinds = (
+        f"this version opens 'demo', {', '.join(LOADERS)}; fetch_lebel, or `python -m encoding_nb fetch`, downloads "
+        f"ds003020"
+    )
     if not source.exists():
         if source.is_symlink():
             raise FileNotFoundError(f"{source}: a link to nowhere; its content was not downloaded.")

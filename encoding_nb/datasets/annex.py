@@ -50,6 +50,8 @@ def check_downloaded(path: Path, *, how: str) -> None:
         problem = "is only a git-annex pointer: its content was not downloaded"
     elif os.path.lexists(path) and not path.exists():
         problem = "is a link to nowhere: its content was not downloaded"
+    elif path.is_dir():
+        problem = "is a folder, not a file"
     else:
         problem = "is not there"
     raise FileNotFoundError(f"{path} {problem}; {how}.")

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+from ..assembly_checks import require_path
 from .annex import is_downloaded, parse_pointer
 from .downloads import TIMEOUT, FetchProgress, Meter, RemoteFile, download_file, part_bytes, shown
 from .lebel import LITCODER_STORIES, STORY_LISTS, SUBJECTS, chosen_stories
@@ -134,7 +135,7 @@ def plan_lebel(
         raise ValueError(f"subject: expected one of {', '.join(SUBJECTS)}, got {subject!r}.")
     import requests
 
-    folder = Path(data_dir)
+    folder = require_path(data_dir, "fetch_lebel")
     with requests.Session() as session:
         responses = f"derivative/preprocessed_data/{subject}/"
         there = [Path(path).stem for path in _listing(session, base_url, responses) if path.endswith(".hf5")]
@@ -166,8 +167,16 @@ def _names(stories: str | Iterable[str] | None, there: list[str], subject: str) 
 
 
 def _get(session: Any, url: str, **options: Any) -> Any:
-    """A small response; no connection is an OSError (as requests has it), a refusal too."""
-    response = session.get(url, timeout=TIMEOUT, **options)
+    """A small response; no connection is an OSError, a refusal (as requests has it) too."""
+    import requests
+
+    try:
+        response = session.get(url, timeout=TIMEOUT, **options)
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise OSError(
+            f"{url} could not be reached ({type(error).__name__}); check the network and its proxy, and run it again: "
+            f"what was downloaded so far is kept."
+        ) from error
     response.raise_for_status()
     return response
 

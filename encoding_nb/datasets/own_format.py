@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..assembly import Array, ArrayLike, Assembly, Story, Surface, Words
+from ..assembly import (
+    Array,
+    ArrayLike,
+    Assembly,
+    Story,
+    Surface,
+    Words,
+    require_assembly,
+)
+from ..assembly_checks import require_path
 from ..lazy import LazyArray
 from .own_format_head import check_head, room_for, write_head
 
@@ -56,10 +65,13 @@ def save_assembly(assembly: Assembly, path: str | Path) -> Path:
     ValueError
         A name that does not end in .h5 or .hdf5, or a value in `truth` or a story's `extras` that is neither
         array, number, text, list nor mapping.
+    TypeError
+        An `assembly` or a `path` that is none.
     """
     import h5py
 
-    path = Path(path)
+    require_assembly(assembly, "save_assembly")
+    path = require_path(path, "save_assembly")
     if not recognises(path):
         raise ValueError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}; try {path.stem}.h5.")
     path.parent.mkdir(parents=True, exist_ok=True)

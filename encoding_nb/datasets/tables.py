@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..assembly import Words
+from ..assembly_checks import require_path
 from .annex import check_downloaded
 
 WORD_COLUMNS = ("word", "words", "text", "token", "value", "trial_type")  # tried in this order
@@ -25,7 +26,7 @@ def read_word_table(
     *,
     word_column: str | None = None,
     onset_column: str = "onset",
-    duration_column: str = "duration",
+    duration_column: str | None = None,
     lower: bool = True,
 ) -> Words:
     """Words with their times from a BIDS-style table.
@@ -35,8 +36,11 @@ def read_word_table(
     path : file, .tsv, or .csv with commas; UTF-8, first line the columns' names
     word_column : str, optional
         None takes the first there is of `WORD_COLUMNS`.
-    onset_column, duration_column : str
-        Seconds from the start of the sound. Without durations, or where one is "n/a", a word ends as it starts.
+    onset_column : str
+        Seconds from the start of the sound.
+    duration_column : str, optional
+        Seconds. None takes "duration", if there is one. Without durations, or where one is "n/a", a word ends as it
+        starts.
     lower : bool
         Words come in lower case.
 
@@ -50,8 +54,10 @@ def read_word_table(
         No such file, or one that was not downloaded.
     ValueError
         Columns that are not there, times that are no numbers or out of order; the message gives file and line.
+    TypeError
+        A `path` that is none.
     """
-    path = Path(path)
+    path = require_path(path, "read_word_table")
     check_downloaded(path, how="check the path")
     columns, rows = _read_rows(path)
     found = [name for name in ([word_column] if word_column else WORD_COLUMNS) if name in columns]
@@ -61,6 +67,12 @@ def read_word_table(
             f"{path}: expected the columns {onset_column!r} and {wanted!r}, got {', '.join(columns) or 'none'}; name "
             f"them with onset_column and word_column."
         )
+    if duration_column is not None and duration_column not in columns:
+        raise ValueError(
+            f"{path}: expected the column {duration_column!r}, got {', '.join(columns)}; leave duration_column out if "
+            f"there are no durations."
+        )
+    duration_column = duration_column or "duration"
     words, onsets, offsets = [], [], []
     for line, row in rows:
         text = row[found[0]].strip()
