@@ -125,7 +125,10 @@ def flat_image(
     Raises
     ------
     ValueError
-        `values` or `significant` of the wrong length; an unknown area, colour map or `nonsignificant`.
+        `values` or `significant` of the wrong length; `significant` of others than flags, such as p-values; an
+        unknown area, colour map or `nonsignificant`.
+    TypeError
+        `surface` is none.
     """
     look = Look(height, significant, nonsignificant, with_curvature, with_rois, with_sulci, with_labels)
     image = _coloured(values, surface, cmap, vmin, vmax, look)
@@ -190,7 +193,7 @@ def flatmap(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As `flat_image`.
     """
     look = Look(height, significant, nonsignificant, with_curvature, with_rois, with_sulci, with_labels)

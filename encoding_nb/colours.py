@@ -113,10 +113,6 @@ NONSIGNIFICANT: dict[str, Callable[[Array, Array], Array]] = {"fade": _fade, "ha
 
 def opacity_of(significant: Array, mapper: FlatMapper, nonsignificant: str) -> Array:
     """(n_pixels,): how much of its colour each pixel shows, from (n_voxels,) significance flags."""
-    if nonsignificant not in NONSIGNIFICANT:
-        raise ValueError(
-            f"Expected nonsignificant to be one of {', '.join(NONSIGNIFICANT)}, got {nonsignificant!r}."
-        )
     return NONSIGNIFICANT[nonsignificant](
         np.nan_to_num(mapper.project(significant.astype(float))), mapper.pixels
     )

@@ -16,14 +16,18 @@ from .plot_parts import (
     CHOSEN,
     SCORE,
     axes_or_new,
+    chosen_voxels,
     heading,
     interval,
     model_words,
     patch,
+    require_results,
     space_name,
     tidy,
     whose,
 )
+from .regions import require_result
+from .surfaces import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,8 +71,8 @@ def plot_comparison(
     ValueError
         Runs of different voxels.
     """
+    a, b = _same_voxels(result_a, result_b, "plot_comparison")
     names = _names(result_a, result_b) if names is None else names
-    a, b = _same_voxels(result_a, result_b)
     own, ax = ax is None, axes_or_new(ax, (5.6, 5.4))
     there = np.isfinite(a) & np.isfinite(b)
     both = np.concatenate([a[there], b[there]])
@@ -91,7 +95,9 @@ def plot_comparison(
     return tidy(ax)
 
 
-def _same_voxels(result_a: Result, result_b: Result) -> tuple[Array, Array]:
+def _same_voxels(result_a: Result, result_b: Result, caller: str) -> tuple[Array, Array]:
+    for result in (result_a, result_b):
+        require_result(result, caller)
     a, b = np.asarray(result_a.scores), np.asarray(result_b.scores)
     if a.shape != b.shape or result_a.surface != result_b.surface:
         raise ValueError(
@@ -138,8 +144,8 @@ def plot_difference_map(
     ValueError
         Runs of different voxels, or without a surface.
     """
+    a, b = _same_voxels(result_a, result_b, "plot_difference_map")
     names = _names(result_a, result_b) if names is None else names
-    a, b = _same_voxels(result_a, result_b)
     low, high = value_limits(a - b, cmap="RdBu_r", vmin=None, vmax=None)
     defaults = {
         "title": f"{whose(result_a)}: {names[0]} minus {names[1]}",
@@ -170,6 +176,7 @@ def plot_pair_map(
     ValueError
         No noise ceiling (no held-out story was heard twice), runs of different voxels, or no surface.
     """
+    require_result(result, "plot_pair_map")
     if other is None:
         if result.noise_ceiling is None:
             raise ValueError(
@@ -180,7 +187,7 @@ def plot_pair_map(
         names = names or (f"score\n{SCORE}", "noise ceiling (r)")
         title = heading(result, "score by noise ceiling")
     else:
-        first, second = _same_voxels(result, other)
+        first, second = _same_voxels(result, other, "plot_pair_map")
         names = names or _names(result, other)
         title = f"{whose(result)}: {names[0]} by {names[1]}"
         names = (fill(f"{names[0]} (r)", 22), fill(f"{names[1]} (r)", 22))
@@ -208,6 +215,7 @@ def plot_best_layer(
     ValueError
         Fewer than two results, two of the same layer, results of different voxels, or no surface.
     """
+    results = require_results(results, "plot_best_layer")
     if len(results) < 2:
         raise ValueError(f"Expected two or more results that differ in {setting}, got {len(results)}.")
     results = sorted(results, key=lambda result: getattr(result.settings, setting))
@@ -215,7 +223,7 @@ def plot_best_layer(
     if len(set(values)) < len(values):
         raise ValueError(f"Expected one result per {setting}, got {', '.join(map(str, values))}.")
     for result in results[1:]:
-        _same_voxels(results[0], result)
+        _same_voxels(results[0], result, "plot_best_layer")
     scores = np.array([result.scores for result in results], float)
     significant = np.any([result.significant for result in results], axis=0)
     counts = significant & np.isfinite(scores).any(axis=0)
@@ -256,16 +264,15 @@ def plot_partition(partition: Partition, *, voxels: Array | None = None, ax: Axe
     ValueError
         No voxel to show.
     """
+    if not hasattr(partition, "joint"):
+        raise TypeError(
+            f"plot_partition: expected a PartitionResult, got {shown(partition)}; "
+            f"partition(assembly, settings) makes one."
+        )
     joint = np.asarray(partition.joint)
     significant = np.asarray(partition.significant, bool)
-    chosen = (
-        np.asarray(voxels) if voxels is not None else significant if significant.any() else joint == joint
-    )
-    if chosen.shape != joint.shape or not chosen.any():
-        raise ValueError(
-            f"Expected a mask of {len(joint)} voxels with at least one chosen, got {int(chosen.sum())} chosen of "
-            f"{chosen.size}."
-        )
+    found = significant if significant.any() else joint == joint
+    chosen = chosen_voxels(found if voxels is None else voxels, len(joint))
     rows = ["all together", *partition.names]
     own, ax = ax is None, axes_or_new(ax, (6.4, 1.7 + 0.65 * len(rows)))
     interval(ax, joint[chosen], 0, color=JOINT)

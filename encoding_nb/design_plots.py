@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .assembly import Story
+from .design import Trimming
 from .figures import entitle
-from .plot_parts import ALL, CHOSEN, PREDICTED, axes_or_new, beside, patch, tidy
+from .plot_parts import ALL, CHOSEN, PREDICTED, axes_or_new, beside, check_seconds, chosen_voxels, patch, tidy
+from .surfaces import shown
 from .word_lanes import write_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from .assembly import Story
-    from .design import Trimming
 
 Array = np.ndarray
 
@@ -56,7 +57,11 @@ def plot_timeline(
     ValueError
         Lengths that do not match the story's words or TRs, a column that is not there, or a stretch without
         any TR.
+    TypeError
+        No Story.
     """
+    _require_story(story, "plot_timeline")
+    check_seconds(story.name, start=start, stop=stop)
     times, tr_times = story.words.times, story.tr_times
     stop = start + 60.0 if stop is None else stop
     if sampled is None:
@@ -121,9 +126,15 @@ def _column(values: Array, length: int, feature: int, what: str, per: str) -> Ar
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or len(array) != length:
         raise ValueError(f"{what}: expected {length} rows, one per {per}, got shape {np.shape(values)}.")
-    if not 0 <= feature < array.shape[1]:
-        raise ValueError(f"{what}: expected a feature from 0 to {array.shape[1] - 1}, got {feature}.")
+    if not isinstance(feature, Integral) or not 0 <= feature < array.shape[1]:
+        raise ValueError(f"{what}: expected a feature from 0 to {array.shape[1] - 1}, got {feature!r}.")
     return array[:, feature]
+
+
+def _require_story(story: Any, caller: str) -> None:
+    if not isinstance(story, Story):
+        name = repr(story) if isinstance(story, str) else "name"
+        raise TypeError(f"{caller}: expected a Story, got {shown(story)}; pass assembly.stories[{name}].")
 
 
 def plot_trimming(story: Story, trimming: Trimming, *, ax: Axes | None = None) -> Figure:
@@ -138,7 +149,18 @@ def plot_trimming(story: Story, trimming: Trimming, *, ax: Axes | None = None) -
     story : Story
         Its BOLD is not read, only counted.
     trimming : Trimming
+
+    Raises
+    ------
+    TypeError
+        No Story, or no Trimming.
     """
+    _require_story(story, "plot_trimming")
+    if not isinstance(trimming, Trimming):
+        raise TypeError(
+            f"plot_trimming: expected a Trimming, got {trimming!r}; pass settings.trimming, or a preset as "
+            f"design.TRIMMINGS['lebel']."
+        )
     own, ax = ax is None, axes_or_new(ax, (6.4, 2.7))
     tr = float(np.median(np.diff(story.tr_times))) if story.n_trs > 1 else 1.0
     labels, warnings = [], []
@@ -212,16 +234,12 @@ def plot_delays(
     Raises
     ------
     ValueError
-        Rows that the number of delays does not divide, or no voxel to show.
+        Rows that the number of delays does not divide, delays that are no list, or no voxel to show.
     """
     array = _by_delay(weights, delays)
     n_voxels = array.shape[2]
-    chosen = np.ones(n_voxels, bool) if voxels is None else np.asarray(voxels)
-    if chosen.shape != (n_voxels,) or not chosen.any():
-        raise ValueError(
-            f"Expected a mask of {n_voxels} voxels with at least one chosen, got {int(chosen.sum())} chosen of "
-            f"{chosen.size}; pass `voxels`, such as a result's `significant`."
-        )
+    every = np.ones(n_voxels, bool)
+    chosen = chosen_voxels(every if voxels is None else voxels, n_voxels, "such as a result's `significant`")
     n_features = array.shape[1]
     one = n_features == 1
     shown = array[:, 0] if one else np.sqrt((array.astype(float) ** 2).mean(axis=1))
@@ -244,6 +262,10 @@ def plot_delays(
 
 def _by_delay(weights: Array, delays: Sequence[int]) -> Array:
     """(n_delays, n_features, n_voxels)."""
+    if not isinstance(delays, Sequence | np.ndarray) or isinstance(delays, str):
+        raise ValueError(
+            f"Expected delays as a list of whole numbers of TRs, got {delays!r}; try [1, 2, 3, 4]."
+        )
     array, n_delays = np.asarray(weights), len(delays)
     if array.ndim == 3 and len(array) == n_delays:
         return array

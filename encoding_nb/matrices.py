@@ -151,11 +151,14 @@ def space_columns(widths: Mapping[str, int], n_delays: int) -> dict[str, Array]:
 
 # The ceiling follows from the data and the kept rows alone, so a class that moves the layer's slider does
 # not need it again; an entry goes with its story.
-_CEILINGS: WeakKeyDictionary[Story, dict[tuple[int, int, int], tuple[Any, Array]]] = WeakKeyDictionary()
+_CEILINGS: WeakKeyDictionary[Story, dict[tuple[int, int, int], tuple[Any, Array, int]]] = WeakKeyDictionary()
 
 
 def story_ceiling(story: Story, kept: slice) -> Array | None:
-    """(n_voxels,) noise ceiling over the kept rows of a story; None where it was heard once."""
+    """(n_voxels,) noise ceiling over the kept rows of a story; None where it was heard once.
+
+    Voxels whose repeats are not finite have none; they are counted in a note of the run.
+    """
     if story.repeats is None:
         return None
     known = _CEILINGS.setdefault(story, {})
@@ -163,8 +166,23 @@ def story_ceiling(story: Story, kept: slice) -> Array | None:
     # An array may be changed in place; a file that is read is taken to be as it was.
     mark = fingerprint(story.repeats) if type(story.repeats) is np.ndarray else None
     if rows not in known or known[rows][0] != mark:
-        known[rows] = (mark, scoring.noise_ceiling(story.repeats[:, kept]))
-    return known[rows][1]
+        repeats = story.repeats[:, kept]
+        ceiling = scoring.noise_ceiling(repeats)
+        known[rows] = (mark, ceiling, _count_not_finite(repeats, np.isnan(ceiling)))
+    _, ceiling, n_broken = known[rows]
+    if n_broken:
+        notes.warn(
+            f"{story.name}: the repeats of {n_broken} of {ceiling.size} voxels hold NaN or infinite values, so these "
+            f"voxels have no noise ceiling; replace or mask them first."
+        )
+    return ceiling
+
+
+def _count_not_finite(repeats: Array, doubtful: Array) -> int:
+    """How many of the doubtful voxels hold NaN or infinite values in (n_repeats, n_rows, n_voxels)."""
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        sums = repeats.sum(axis=(0, 1), dtype=np.float64) if doubtful.any() else np.zeros(doubtful.shape)
+    return int((~np.isfinite(sums[doubtful])).sum())
 
 
 class Inputs:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .assembly import Surface
-from .colours import CURVATURE, PARTS, mixed_colours, opacity_of
+from .colours import CURVATURE, NONSIGNIFICANT, PARTS, mixed_colours, opacity_of
+from .columns import checked_flags
 from .figures import entitle, new_axes
 from .overlays import draw_outlines, lettering
 from .surfaces import VERTICES, flat_mapper, outline_fault, roi_names, surface_outlines, voxel_count
@@ -32,7 +33,13 @@ draw_lock = threading.RLock()  # matplotlib's text layout is not made for severa
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """How a map is drawn, whatever its colours mean; the parameters are explained in `brain.flat_image`."""
+    """How a map is drawn, whatever its colours mean; the parameters are explained in `brain.flat_image`.
+
+    Raises
+    ------
+    ValueError
+        `significant` holds others than flags, such as p-values; an unknown `nonsignificant`.
+    """
 
     height: int = 512
     significant: Array | None = None
@@ -41,6 +48,14 @@ class Look:
     with_rois: bool | Sequence[str] = True
     with_sulci: bool = False
     with_labels: bool = True
+
+    def __post_init__(self) -> None:
+        if self.significant is not None:
+            object.__setattr__(self, "significant", checked_flags(self.significant))
+        if self.nonsignificant not in NONSIGNIFICANT:
+            raise ValueError(
+                f"Expected nonsignificant to be one of {', '.join(NONSIGNIFICANT)}, got {self.nonsignificant!r}."
+            )
 
 
 def checked(values: Any, surface: Surface, what: str = "values") -> Array:

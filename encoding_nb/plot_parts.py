@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Real
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .columns import checked_flags
 from .figures import new_axes
-from .surfaces import VERTICES
+from .regions import require_result
+from .surfaces import VERTICES, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,6 +54,44 @@ def model_words(result: Result, *, varying: str = "") -> list[str]:
 def space_name(modality: str) -> str:
     """A feature space as it is written in a plot."""
     return {"wordrate": "word rate"}.get(modality, modality.replace("_", " "))
+
+
+def require_results(results: Any, caller: str) -> list[Result]:
+    """Several results as a list, refused where there is one alone, or something else among them.
+
+    Raises
+    ------
+    TypeError
+    """
+    if hasattr(results, "scores") or not isinstance(results, Iterable) or isinstance(results, str):
+        one = "a Result alone" if hasattr(results, "scores") else shown(results)
+        raise TypeError(
+            f"{caller}: expected a list of Results, got {one}; pass [result_a, result_b], or those of run_sweep."
+        )
+    results = list(results)
+    for result in results:
+        require_result(result, caller)
+    return results
+
+
+def chosen_voxels(voxels: Any, n_voxels: int, such: str = "such as a result's rois['AC']") -> Array:
+    """The mask of the voxels to show, (n_voxels,) bool, refused where it is none or chooses none."""
+    flags = checked_flags(voxels, "voxels", f"pass a mask, {such}")
+    if flags.shape != (n_voxels,) or not flags.any():
+        raise ValueError(
+            f"Expected a mask of {n_voxels} voxels with at least one chosen, got {int(flags.sum())} chosen of "
+            f"{flags.size}; pass `voxels`, {such}."
+        )
+    return flags
+
+
+def check_seconds(story: str, **ends: Any) -> None:
+    """Refuse ends of a stretch that are no numbers."""
+    for name, value in ends.items():
+        if value is not None and not isinstance(value, Real):
+            raise ValueError(
+                f"{story}: expected {name} in seconds from the start of the sound, got {value!r}."
+            )
 
 
 def known_story(result: Result, story: str) -> str:

@@ -28,13 +28,16 @@ from .plot_parts import (
     SCORE,
     axes_or_new,
     beside,
+    chosen_voxels,
     half_violin,
     heading,
     known_story,
     patch,
+    require_results,
     tidy,
 )
 from .region_plots import plot_regions, plot_rois
+from .regions import require_result
 from .voxel_plots import plot_voxel
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ def plot_flatmap(
     ValueError
         The run's data have neither a surface nor names of regions, or it did not hold out the story.
     """
+    require_result(result, "plot_flatmap")
     if result.surface is None and result.voxel_names is not None:
         return plot_regions(result, story=story, ax=ax, **options)
     if result.surface is None:
@@ -102,6 +106,7 @@ def plot_stories(result: Result, *, ax: Axes | None = None) -> Figure:
     A diamond is the median noise ceiling of the significant voxels in a story that was heard repeatedly. A record
     from before ceilings were kept by story has their mean alone, which is drawn as a line through several stories.
     """
+    require_result(result, "plot_stories")
     stories = list(result.story_scores)
     own, ax = ax is None, axes_or_new(ax, (6.4, 1.9 + 0.75 * len(stories)))
     for row, story in enumerate(stories):
@@ -163,6 +168,7 @@ def plot_layers(results: Sequence[Result], *, voxels: Array | None = None, ax: A
     ValueError
         No results, two of the same layer, results of different voxels, or no voxel to show.
     """
+    results = require_results(results, "plot_layers")
     return plot_profile(
         results, setting="layer_idx", label="layer (0 is the embedding)", voxels=voxels, ax=ax
     )
@@ -177,6 +183,7 @@ def plot_profile(
     ax: Axes | None = None,
 ) -> Figure:
     """Scores by any numeric setting, such as "lookback"; see `plot_layers`."""
+    results = require_results(results, "plot_profile")
     if not results:
         raise ValueError(f"Expected results that differ in {setting}, got none.")
     results = sorted(results, key=lambda result: getattr(result.settings, setting))
@@ -191,14 +198,8 @@ def plot_profile(
         raise ValueError(
             f"Expected results of the same voxels, got {', '.join(map(str, sorted(sizes)))} voxels."
         )
-    chosen = (
-        np.any([result.significant for result in results], axis=0) if voxels is None else np.asarray(voxels)
-    )
-    if chosen.shape != results[0].scores.shape or not chosen.any():
-        raise ValueError(
-            f"Expected a mask of {len(results[0].scores)} voxels with at least one chosen, got "
-            f"{int(chosen.sum())} chosen of {chosen.size}; pass `voxels`, such as a result's rois['AC']."
-        )
+    found = np.any([result.significant for result in results], axis=0) if voxels is None else voxels
+    chosen = chosen_voxels(found, len(results[0].scores))
     own, ax = ax is None, axes_or_new(ax, (6.4, 3.8))
     scores = np.array([result.scores[chosen] for result in results])
     _band_plot(ax, values, scores)
@@ -216,6 +217,7 @@ def plot_profile(
 
 def plot_alphas(result: Result, *, ax: Axes | None = None) -> Figure:
     """Which alphas cross-validation chose; says so where they pile up at an end of the grid."""
+    require_result(result, "plot_alphas")
     grid = np.sort(np.asarray(result.settings.alphas, float))
     chosen = np.atleast_2d(result.best_alphas)
     groups = [(f"all {chosen.shape[1]:,} voxels", chosen, ALL)]

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .columns import checked_flags
 from .figures import entitle, new_figure
-from .plot_parts import ALL, CHOSEN, SCORE, axes_or_new, heading, interval, patch, tidy
-from .regions import Regions, region_masks, roi_table
+from .plot_parts import ALL, CHOSEN, SCORE, axes_or_new, heading, interval, known_story, patch, tidy
+from .regions import Regions, region_masks, require_result, roi_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +44,7 @@ def plot_rois(
     ValueError
         As `regions.roi_table`.
     """
+    require_result(result, "plot_rois")
     masks = region_masks(result, rois, names=names)
     table = roi_table(result, masks)
     own, ax = ax is None, axes_or_new(ax, (6.4, 1.5 + 0.2 * len(table)))
@@ -73,8 +75,7 @@ def plot_regions(result: Result, *, story: str | None = None, ax: Axes | None = 
     ValueError
         The data have no names for their columns, or the story was not held out.
     """
-    from .plot_parts import known_story
-
+    require_result(result, "plot_regions")
     if result.voxel_names is None:
         raise ValueError(
             f"{result.subject}: these data come by voxel and have no names for them; use plot_rois for areas."
@@ -120,7 +121,7 @@ def draw_regions(
         columns = list(figure.subplots(1, n_columns, sharex=True, squeeze=False)[0])
     else:
         figure, columns = ax.figure, [ax]
-    flags = np.ones(len(values), bool) if significant is None else np.asarray(significant)
+    flags = np.ones(len(values), bool) if significant is None else checked_flags(significant)
     for column, part in zip(columns, parts, strict=True):
         colours = [CHOSEN if flag else ALL for flag in flags[part]]
         column.barh(range(len(part)), np.nan_to_num(values[part]), color=colours, height=0.75)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .assembly import Surface
+from .columns import checked_flags
 from .scoring import region_metrics
-from .surfaces import VERTICES, pycortex_of, roi_masks, surface_mask, voxel_count
+from .surfaces import VERTICES, pycortex_of, roi_masks, shown, surface_mask, voxel_count
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -48,6 +49,19 @@ class Scored(Protocol):
         ...
 
 
+def require_result(value: Any, caller: str) -> None:
+    """Refuse what holds no scores, such as an Assembly or a partition; `caller` is the function that was called.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not hasattr(value, "scores"):
+        raise TypeError(
+            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) makes one, load_run(folder) reads one."
+        )
+
+
 def roi_table(
     result: Scored,
     rois: Regions | None = None,
@@ -77,11 +91,16 @@ def roi_table(
     Raises
     ------
     ValueError
-        An unknown name (the known are listed), a mask of the wrong length, or no region to be had.
+        An unknown name (the known are listed), a mask or `values` of the wrong length, or no region to be had.
     """
-    masks = region_masks(result, rois, names=names)
+    require_result(result, "roi_table")
     scores = np.asarray(result.scores if values is None else values)
-    return summarise_regions(scores, masks, significant=np.asarray(result.significant))
+    if scores.shape != np.shape(result.scores):
+        raise ValueError(
+            f"roi_table: expected {len(result.scores)} values, one per voxel of the result, got shape {scores.shape}."
+        )
+    masks = region_masks(result, rois, names=names)
+    return summarise_regions(scores, masks, significant=result.significant)
 
 
 def roi_metrics(result: Scored, rois: Regions | None = None) -> dict[str, float]:
@@ -111,7 +130,7 @@ def summarise_regions(
 
     columns: dict[str, list[float]] = {"mean": [], "median": [], "count": []}
     if significant is not None:
-        columns["significant"] = []
+        columns["significant"], significant = [], checked_flags(significant)
     for mask in check_masks(masks, len(scores)).values():
         inside = scores[mask]
         inside = inside[np.isfinite(inside)]

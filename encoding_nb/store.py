@@ -144,8 +144,19 @@ def quiet() -> Iterator[None]:
 
 
 def candidate_stores() -> list[Path]:
-    """The folders that may be stores, in the order in which they are tried; without importing pycortex."""
+    """The folders that may be stores, in the order in which they are tried; without importing pycortex.
+
+    Raises
+    ------
+    ValueError
+        The environment names a store that is no folder.
+    """
     found = [Path(os.environ[STORE_VARIABLE]).expanduser()] if os.environ.get(STORE_VARIABLE) else []
+    if found and not found[0].is_dir():
+        raise ValueError(
+            f"{STORE_VARIABLE} names {found[0]}, which is no folder; set it to a pycortex store, a folder with one "
+            f"folder per subject, or unset it."
+        )
     if "cortex" in sys.modules:
         found += [Path(sys.modules["cortex"].db.filestore), *_configured]
     return list(dict.fromkeys([*found, *_installed_stores()]))
@@ -183,8 +194,8 @@ def find_store(subject: str, *, store: str | Path | None = None) -> Path:
     Raises
     ------
     ValueError
-        The store, or every candidate, is without the subject, and the known subjects are listed; or files of
-        the subject are links to files that are not there.
+        The store, or every candidate, is without the subject, and the known subjects are listed; the environment
+        names a store that is no folder; or files of the subject are links to files that are not there.
     """
     stores = candidate_stores() if store is None else [Path(store).expanduser()]
     for candidate in stores:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import blake2b
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,28 @@ def _store_of(surface: Surface) -> Path:
     return find_store(surface.subject, store=surface.store)
 
 
+def shown(value: Any) -> str:
+    """What was given, for a sentence: itself where that is short, else its kind."""
+    if value is None or isinstance(value, (str, Path, int, float)):
+        return repr(value)
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "AEIOUaeiou" else f"a {kind}"
+
+
+def require_surface(surface: Any) -> None:
+    """Refuse what is not a Surface, such as a subject's name, or None of data that name no surface.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not isinstance(surface, Surface):
+        raise TypeError(
+            f"Expected a Surface, got {shown(surface)}; pass assembly.surface or result.surface, or "
+            f"Surface(subject, transform, mask) by pycortex's names."
+        )
+
+
 def surface_mask(surface: Surface) -> Array:
     """The voxels of a surface: bool, (z, y, x), in the order in which values are listed.
 
@@ -56,6 +79,7 @@ def surface_mask(surface: Surface) -> Array:
     ValueError
         Unknown subject, transform or mask; the known ones are listed. Or a surface of vertices.
     """
+    require_surface(surface)
     if surface.mask == VERTICES:
         raise ValueError(
             f"The values of {surface.subject} are per vertex and have no volume mask; use a Surface with a transform "
@@ -66,6 +90,7 @@ def surface_mask(surface: Surface) -> Array:
 
 def voxel_count(surface: Surface) -> int:
     """How many voxels the mask of a surface holds, or how many vertices the surface has."""
+    require_surface(surface)
     if surface.mask == VERTICES:
         return int(flat_mapper(surface).weights.shape[1])
     return int(surface_mask(surface).sum())
@@ -124,10 +149,11 @@ def flat_mapper(surface: Surface, *, height: int = 512) -> FlatMapper:
     Raises
     ------
     ValueError
-        Unknown subject, transform or mask, or a height below 16.
+        Unknown subject, transform or mask, or a height that is not whole or below 16.
     """
-    if height < 16:
-        raise ValueError(f"Expected a picture height of 16 pixels or more, got {height}.")
+    require_surface(surface)
+    if not isinstance(height, Integral) or height < 16:
+        raise ValueError(f"Expected a picture height of 16 pixels or more, a whole number, got {height!r}.")
     with pycortex_lock:
         return _mapper(surface, int(height))
 
@@ -193,6 +219,7 @@ def mapper_of_pycortex(surface: Surface, mask: Array, height: int) -> FlatMapper
 
 def surface_outlines(surface: Surface) -> tuple[Outline, ...]:
     """The outlines drawn for the subject: areas ("rois"), sulci, and the edge of the cortex."""
+    require_surface(surface)
     return _shipped_outlines() if surface == SHIPPED else _drawing_of(surface)[0]
 
 

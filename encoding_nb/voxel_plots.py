@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .figures import entitle
-from .plot_parts import MEASURED, PREDICTED, axes_or_new, heading, known_story, tidy, voxel_words
+from .plot_parts import (
+    MEASURED,
+    PREDICTED,
+    axes_or_new,
+    check_seconds,
+    heading,
+    known_story,
+    tidy,
+    voxel_words,
+)
+from .regions import require_result
 from .word_lanes import write_words
 
 if TYPE_CHECKING:
@@ -54,15 +65,19 @@ def plot_voxel(
     Raises
     ------
     ValueError
-        The voxel or the story is not in the result, or the stretch not in the story; what there is is said.
-        A result without time courses, as sweeps make them.
+        The voxel or the story is not in the result, the stretch not in the story, or the story not in the
+        assembly; what there is is said. A result without time courses, as sweeps make them.
+    TypeError
+        No Result, or an `assembly` that is none.
     """
+    require_result(result, "plot_voxel")
     n_voxels = len(result.scores)
-    if not 0 <= voxel < n_voxels:
-        raise ValueError(f"Expected a voxel from 0 to {n_voxels - 1}, got {voxel}.")
+    if not isinstance(voxel, Integral) or not 0 <= voxel < n_voxels:
+        raise ValueError(f"Expected the whole number of a voxel from 0 to {n_voxels - 1}, got {voxel!r}.")
     story = _known_course(result, story)
+    check_seconds(story, start=start, stop=stop)
     times = np.asarray(result.row_times[story])
-    heard = None if assembly is None else assembly.stories[story]
+    heard = None if assembly is None else _heard(assembly, story)
     ends = _stretch(story, times, heard, start, stop)
     own = ax is None
     read = heard is not None and (start is not None or stop is not None)
@@ -97,6 +112,21 @@ def _known_course(result: Result, story: str | None) -> str:
             f"with run(assembly, result.settings), or sweep with keep_predictions=True."
         )
     return next(iter(result.predictions)) if story is None else story
+
+
+def _heard(assembly: Assembly, story: str) -> Story:
+    """The story with its words, refused where the assembly is none or of other stories."""
+    if not hasattr(assembly, "stories"):
+        raise TypeError(
+            f"plot_voxel: expected assembly to be the Assembly that was run, got {assembly!r}; load_assembly(source) "
+            f"makes one."
+        )
+    if story not in assembly.stories:
+        raise ValueError(
+            f"The assembly has no story {story!r}, it has {', '.join(assembly.stories)}; pass the one that was run, or "
+            f"leave it out."
+        )
+    return assembly.stories[story]
 
 
 def _stretch(

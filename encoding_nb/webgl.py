@@ -19,6 +19,7 @@ import numpy as np
 
 from .assembly import Surface
 from .colours import value_limits
+from .columns import checked_flags
 from .painting import checked
 from .surfaces import VERTICES, pycortex_of, surface_mask
 
@@ -68,13 +69,15 @@ def export_webgl(
     Raises
     ------
     ValueError
-        `values` or `significant` of the wrong length, a colour map that pycortex lacks.
+        `values` or `significant` of the wrong length, `significant` of others than flags, a colour map that pycortex
+        lacks.
     FileExistsError
         The folder is not empty and `overwrite` is False.
     """
     shown = checked(values, surface).astype(float)
     if significant is not None:
-        shown = np.where(checked(significant, surface, "significance flags"), shown, np.nan)
+        flags = checked_flags(checked(significant, surface, "significance flags"))
+        shown = np.where(flags, shown, np.nan)
     low, high = value_limits(np.asarray(values), cmap=cmap, vmin=vmin, vmax=vmax)
     folder = Path(folder).expanduser()
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:

@@ -422,6 +422,38 @@ def test_wrong_shape_of_values(values):
         brain.flat_png(values, DEMO, significant=np.ones(3, bool))
 
 
+@pytest.mark.parametrize("draw", [brain.flat_image, brain.flat_png, brain.flatmap])
+@pytest.mark.parametrize("nothing", [np.ones, lambda n: np.full(n, 2)])
+def test_pvalues_are_no_flags(values, draw, nothing):
+    message = (
+        r"significant must be flags, True or False for each voxel, got .*pass a run's result.significant"
+    )
+    with pytest.raises(ValueError, match=message):
+        draw(values, DEMO, significant=nothing(len(values)))
+
+
+def test_ones_and_noughts_are_flags(values):
+    found = values > 0.5
+    assert (plain(values, significant=found.astype(np.uint8)) == plain(values, significant=found)).all()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda surface: brain.flatmap(np.ones(3), surface),
+        lambda surface: brain.flat_array(np.ones(3), surface),
+        brain.flat_mapper,
+        brain.surface_mask,
+        brain.roi_masks,
+        brain.roi_names,
+    ],
+)
+def test_what_is_no_surface(draw):
+    for given, said in ((None, "None"), ("S1", "'S1'"), (3, "3"), (np.ones, "a function")):
+        with pytest.raises(TypeError, match=rf"Expected a Surface, got {said}; pass assembly.surface"):
+            draw(given)
+
+
 def test_unknown_names_list_the_known_ones(tiny, values):
     with pytest.raises(ValueError, match=r"No area 'Brocca' is drawn for S1; drawn are S1H, .*Broca"):
         brain.flat_png(values, DEMO, with_rois=["Brocca"])
@@ -429,14 +461,17 @@ def test_unknown_names_list_the_known_ones(tiny, values):
         brain.flat_png(values, DEMO, cmap="virids")
     with pytest.raises(ValueError, match=r"one of fade, hatch, hide, got 'blink'"):
         brain.flat_png(values, DEMO, significant=values > 0, nonsignificant="blink")
+    with pytest.raises(ValueError, match=r"one of fade, hatch, hide, got 'foo'"):
+        brain.flatmap(values, DEMO, nonsignificant="foo")
     with pytest.raises(ValueError, match=r"'S9' is in no pycortex store; known subjects: .*S1"):
         brain.surface_mask(Surface("S9", "fullhead", "thin"))
     with pytest.raises(ValueError, match=r"no transform 'half'; choose from far, near"):
         brain.surface_mask(Surface("tiny", "half", "thin"))
     with pytest.raises(ValueError, match=r"no mask 'fat'; choose from .*thick, thin"):
         brain.surface_mask(Surface("tiny", "near", "fat"))
-    with pytest.raises(ValueError, match="16 pixels or more, got 4"):
-        brain.flat_png(values, DEMO, height=4)
+    for height in (4, "512", 512.5):
+        with pytest.raises(ValueError, match=f"16 pixels or more, a whole number, got {height!r}"):
+            brain.flatmap(values, DEMO, height=height)
 
 
 # --- files ---

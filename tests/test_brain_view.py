@@ -229,6 +229,8 @@ def test_values_that_do_not_fit_leave_the_view_as_it_is(view, result):
         view.show(np.ones(3))
     with pytest.raises(ValueError, match="no colour map 'virids'"):
         view.show(result.scores, cmap="virids")
+    with pytest.raises(ValueError, match=r"significant must be flags, .* got float64"):
+        view.show(result.scores, significant=result.noise_ceiling)
     assert view._picture == before
     view.threshold = 0.1
     assert view._picture != before, "the view still works"
@@ -242,6 +244,11 @@ def test_another_result_keeps_a_selection_that_fits(view):
     view.selected = 20_000
     view.show_result(by_region(9))
     assert view.selected == -1 and view._course == {"voxel": -1}
+
+
+def test_what_is_no_result_is_refused():
+    with pytest.raises(TypeError, match="brain_view: expected a Result, got a Surface; run"):
+        brain_view(DEMO)
 
 
 def test_an_empty_view_waits_for_its_result(result):

@@ -88,6 +88,8 @@ def test_pair_map_names_the_map_that_is_wrong(values):
         ValueError, match=r"Expected 21229 values of the second map, .*got 3 values of the second"
     ):
         brain.pair_image(values[0], np.ones(3), DEMO)
+    with pytest.raises(ValueError, match=r"significant must be flags, .* got float64"):
+        brain.pair_image(*values, DEMO, significant=values[0])
     with pytest.raises(TypeError, match="colour"):
         brain.pair_image(*values, DEMO, colour="red")
 

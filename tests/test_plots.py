@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from encoding_nb import Story, Surface, Trimming, Words, plots
 from encoding_nb.features import word_rate
+from encoding_nb.region_plots import draw_regions
 
 N_VOXELS, N_ROWS = 400, 120
 STORIES = ("wheretheressmoke", "adventuresinsayingyes", "avatar")
@@ -179,6 +180,59 @@ def test_plot_layers_refuses_what_it_cannot_show(layers, result):
         plots.plot_layers([short, layers[1]])
     with pytest.raises(ValueError, match="at least one chosen, got 0 chosen of 400"):
         plots.plot_layers(layers, voxels=np.zeros(N_VOXELS, bool))
+    with pytest.raises(ValueError, match=r"voxels must be flags, .* got float64 .* such as a result's rois"):
+        plots.plot_layers(layers, voxels=layers[0].scores)
+    with pytest.raises(ValueError, match=r"voxels must be flags, .* got int64 such as .3, 5"):
+        plots.plot_layers(layers, voxels=[3, 5])
+
+
+ASSEMBLY = object()  # stands in for an Assembly: it holds no scores
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("plot_flatmap", lambda r: plots.plot_flatmap(ASSEMBLY)),
+        ("plot_stories", lambda r: plots.plot_stories(ASSEMBLY)),
+        ("plot_alphas", lambda r: plots.plot_alphas(ASSEMBLY)),
+        ("plot_voxel", lambda r: plots.plot_voxel(ASSEMBLY, 0)),
+        ("plot_rois", lambda r: plots.plot_rois(ASSEMBLY)),
+        ("plot_regions", lambda r: plots.plot_regions(ASSEMBLY)),
+        ("plot_comparison", lambda r: plots.plot_comparison(r, ASSEMBLY)),
+        ("plot_difference_map", lambda r: plots.plot_difference_map(ASSEMBLY, r)),
+        ("plot_pair_map", lambda r: plots.plot_pair_map(ASSEMBLY)),
+        ("plot_pair_map", lambda r: plots.plot_pair_map(r, ASSEMBLY)),
+        ("plot_layers", lambda r: plots.plot_layers([r, ASSEMBLY])),
+        ("plot_best_layer", lambda r: plots.plot_best_layer([ASSEMBLY, r])),
+    ],
+)
+def test_what_is_no_result_is_refused_by_name(result, name, call):
+    with pytest.raises(
+        TypeError, match=rf"{name}: expected a Result, got an object; run\(assembly, settings\)"
+    ):
+        call(result)
+
+
+def test_one_result_where_several_are_meant(result):
+    for plot in (plots.plot_layers, plots.plot_best_layer):
+        with pytest.raises(
+            TypeError, match=f"{plot.__name__}: expected a list of Results, got a Result alone"
+        ):
+            plot(result)
+    with pytest.raises(TypeError, match="plot_layers: expected a list of Results, got 'results'"):
+        plots.plot_layers("results")
+
+
+def test_a_result_where_a_partition_is_meant(result):
+    with pytest.raises(
+        TypeError, match=r"expected a PartitionResult, got a Result; partition\(assembly, set"
+    ):
+        plots.plot_partition(result)
+
+
+def test_pvalues_are_no_flags_of_regions(result):
+    with pytest.raises(ValueError, match=r"significant must be flags, .*pass a run's result.significant"):
+        draw_regions(np.ones(3), ("a", "b", "c"), significant=[0.01, 0.2, 0.9])
 
 
 def test_plot_alphas(result):
@@ -477,6 +531,22 @@ def test_timeline_refuses_what_does_not_fit(short_story):
         plots.plot_timeline(short_story, np.zeros((10, 2)), feature=2)
     with pytest.raises(ValueError, match="no TR lies between 100 and 160 s; its TRs run from 0 to 18"):
         plots.plot_timeline(short_story, start=100)
+    with pytest.raises(ValueError, match="expected a feature from 0 to 1, got 'pitch'"):
+        plots.plot_timeline(short_story, np.zeros((10, 2)), feature="pitch")
+    with pytest.raises(ValueError, match=r"tale: expected start in seconds .* got 'a'"):
+        plots.plot_timeline(short_story, start="a")
+
+
+def test_names_where_a_story_or_a_trimming_is_meant(short_story):
+    for plot in (plots.plot_timeline, lambda story: plots.plot_trimming(story, Trimming())):
+        with pytest.raises(
+            TypeError, match=r"expected a Story, got 'gravy'; pass assembly.stories\['gravy'\]"
+        ):
+            plot("gravy")
+    with pytest.raises(
+        TypeError, match=r"expected a Trimming, got 'lebel'; pass settings.trimming, or a preset"
+    ):
+        plots.plot_trimming(short_story, "lebel")
 
 
 def test_trimming_picture(short_story):
@@ -533,6 +603,10 @@ def test_delays_that_do_not_divide_the_rows_are_refused():
         plots.plot_delays(np.zeros((6, 3)), [1, 2, 3, 4])
     with pytest.raises(ValueError, match="at least one chosen, got 0 chosen of 3"):
         plots.plot_delays(np.zeros((8, 3)), [1, 2, 3, 4], voxels=np.zeros(3, bool))
+    with pytest.raises(
+        ValueError, match=r"delays as a list of whole numbers of TRs, got 4; try \[1, 2, 3, 4\]"
+    ):
+        plots.plot_delays(np.zeros((8, 3)), 4)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,15 @@ def test_masks_that_do_not_fit_are_refused(result):
         regions.roi_table(result, {"a": np.ones(3, bool)})
     with pytest.raises(ValueError, match=r"Region 'a': expected .* got int64"):
         regions.roi_table(result, {"a": np.arange(n)})
+    with pytest.raises(
+        ValueError, match=rf"roi_table: expected {n} values, one per voxel .* got shape \(3,\)"
+    ):
+        regions.roi_table(result, {"a": np.ones(n, bool)}, values=np.zeros(3))
+    pvalues = Result(result.scores, np.full(n, 0.9))
+    with pytest.raises(ValueError, match=r"significant must be flags, .* got float64 such as \[0.9"):
+        regions.roi_table(pvalues, {"a": np.ones(n, bool)})
+    with pytest.raises(TypeError, match="roi_table: expected a Result, got 'demo'"):
+        regions.roi_table("demo")
     with pytest.raises(ValueError, match="no regions and name no surface"):
         regions.roi_table(Result(result.scores, result.significant))
     with pytest.raises(ValueError, match="an atlas needs the surface"):

@@ -201,6 +201,14 @@ def test_unknown_subject_lists_the_known_ones(tmp_path, monkeypatch):
         store.find_store("Fred")
 
 
+def test_a_named_store_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv(store.STORE_VARIABLE, str(tmp_path / "gone"))
+    with pytest.raises(ValueError, match=rf"{store.STORE_VARIABLE} names .*gone, which is no folder; set it"):
+        store.find_store("S1")
+    given = make_store(tmp_path / "given")
+    assert store.find_store("tiny", store=given) == given, "a data set's own store needs no other"
+
+
 def test_a_named_store_without_the_subject_is_passed_over(tmp_path, monkeypatch):
     monkeypatch.setenv(store.STORE_VARIABLE, str(make_store(tmp_path / "mine")))
     assert store.find_store("tiny") == tmp_path / "mine"

@@ -137,9 +137,9 @@ def test_a_region_is_named():
     assert "superior temporal region 3: r = " in texts(plots.plot_voxel(by_region(9), 3))
 
 
-@pytest.mark.parametrize("voxel", [-1, N_VOXELS])
+@pytest.mark.parametrize("voxel", [-1, N_VOXELS, 3.0, "3"])
 def test_a_voxel_outside_the_mask(result, voxel):
-    with pytest.raises(ValueError, match=rf"voxel from 0 to {N_VOXELS - 1}, got {voxel}"):
+    with pytest.raises(ValueError, match=rf"whole number of a voxel from 0 to {N_VOXELS - 1}, got {voxel!r}"):
         plots.plot_voxel(result, voxel)
 
 
@@ -161,3 +161,21 @@ def test_a_result_without_time_courses_says_so(result, story):
 def test_a_stretch_outside_the_story(result, assembly, start, stop):
     with pytest.raises(ValueError, match=rf"within 0 to 338 s, got start {start} and stop {stop}"):
         plots.plot_voxel(result, 0, assembly=assembly, start=start, stop=stop)
+
+
+def test_ends_that_are_no_seconds_are_named(result):
+    with pytest.raises(ValueError, match=rf"{STORIES[0]}: expected start in seconds .* got 'a'"):
+        plots.plot_voxel(result, 0, start="a")
+    with pytest.raises(ValueError, match=r"expected stop in seconds .* got '9'"):
+        plots.plot_voxel(result, 0, start=1, stop="9")
+
+
+def test_an_assembly_that_is_none_or_of_other_stories(result, assembly):
+    with pytest.raises(
+        TypeError, match=r"expected assembly to be the Assembly that was run, got 'demo'; load"
+    ):
+        plots.plot_voxel(result, 0, assembly="demo")
+    with pytest.raises(
+        ValueError, match=rf"The assembly has no story '{STORIES[1]}', it has {STORIES[0]}; pass"
+    ):
+        plots.plot_voxel(result, 0, story=STORIES[1], assembly=assembly)

@@ -58,6 +58,9 @@ def test_values_per_vertex(tiny, tmp_path):
 def test_bad_input_is_refused_before_anything_is_written(tiny, tmp_path):
     with pytest.raises(ValueError, match=r"Expected \d+ values, one per voxel"):
         webgl.export_webgl(np.ones(3), tiny, tmp_path / "viewer")
+    n = brain.voxel_count(tiny)
+    with pytest.raises(ValueError, match=r"significant must be flags, .* got float64"):
+        webgl.export_webgl(np.ones(n), tiny, tmp_path / "viewer", significant=np.full(n, 0.2))
     values = np.ones(brain.voxel_count(tiny))
     with pytest.raises(ValueError, match=r"no colour map 'infern'; try inferno"):
         webgl.export_webgl(values, tiny, tmp_path / "viewer", cmap="infern")

@@ -26,7 +26,7 @@ from ..painting import png
 from ..pipeline import Result
 from ..plot_parts import SCORE, known_story, unit, whose
 from ..region_plots import region_picture
-from ..regions import Regions, region_masks
+from ..regions import Regions, region_masks, require_result
 from .map_parts import areas_of, course_of, row_places, stops
 
 NONE = -1
@@ -129,6 +129,7 @@ class BrainView(anywidget.AnyWidget):
 
     def show_result(self, result: Result) -> None:
         """Show another run: its scores on the map, its time courses below. A selection that still fits stays."""
+        require_result(result, "brain_view")
         masks: Mapping[str, Array] = {}
         with contextlib.suppress(ValueError):  # data without regions have none to show
             masks = region_masks(result, self._rois)
