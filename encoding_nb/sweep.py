@@ -172,8 +172,8 @@ def _by_subject(assembly: Assembly | Mapping[str, Assembly]) -> list[Assembly]:
 def _listed(grid: Any) -> list[Settings]:
     if not isinstance(grid, Iterable) or isinstance(grid, (str, Mapping)):
         raise TypeError(
-            f"run_sweep: expected Settings in a list, got {shown(grid)}; settings_grid makes such a list, of one "
-            f"Settings: [settings]."
+            f"run_sweep: expected Settings in a list, got {shown(grid)}; write [settings], or make a grid such as "
+            f"settings_grid(settings, layer_idx='all')."
         )
     grid = list(grid)
     for settings in grid:

@@ -540,7 +540,7 @@ def test_a_number_of_jobs_that_cannot_be(assembly, memory, n_jobs):
             r"an Assembly or a mapping .* got a list; write {one.subject: one for one in assemblies}",
         ),
         ({"S": "demo"}, [RATE], "expected an Assembly, got 'demo'"),
-        (None, RATE, r"expected Settings in a list, got a Settings; .* of one Settings: \[settings\]"),
+        (None, RATE, r"expected Settings in a list, got a Settings; write \[settings\], or make a grid"),
         (None, {"modality": "wordrate"}, "expected Settings in a list, got a dict"),
         (None, [RATE, {}], "expected a Settings, got a mapping"),
     ],
