@@ -58,7 +58,8 @@ def require_result(value: Any, caller: str) -> None:
     """
     if not hasattr(value, "scores"):
         raise TypeError(
-            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) makes one, load_run(folder) reads one."
+            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) makes one, and load_run(folder) "
+            f"reads one."
         )
 
 

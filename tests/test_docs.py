@@ -11,6 +11,8 @@ import pytest
 
 import encoding_nb
 
+from .test_imports import SOURCES, STAGES, module_of
+
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(
     ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -69,6 +71,18 @@ def test_architecture_is_that_of_the_code():
     page = make_architecture.PAGE.read_text(encoding="utf-8")
     assert make_architecture.fill(page) == page, "run `make docs`"
     assert make_architecture.digest().encode() in make_architecture.PICTURE.read_bytes(), "run `make docs`"
+
+
+def test_every_module_stands_in_the_table_of_stages():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = re.search(r"(?s)\| stage \| modules \|\n(.*?)\n\n", page).group(1)
+    rows = [set(re.findall(r"`(\w+)/?`", row)) for row in table.splitlines()]
+    listed = set().union(*rows)
+    modules = {module_of(path) for path in SOURCES} - {"__init__", "__main__"}
+    assert not modules - listed, f"name in CONTRIBUTING.md: {', '.join(sorted(modules - listed))}"
+    assert not listed - modules, f"no longer there: {', '.join(sorted(listed - modules))}"
+    for stage, parts in STAGES.items():
+        assert any(parts <= row for row in rows), f"the parts of {stage} stand in different rows"
 
 
 def test_shortest_drops_only_what_a_chain_implies():
