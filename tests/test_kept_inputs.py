@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 from dataclasses import replace
 
@@ -171,6 +172,13 @@ def in_thread(work):
     return result
 
 
+def wait_until(holds):
+    deadline = time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("wanted", [SETTINGS, WIDER], ids=["the same", "others"])
 def test_a_run_waits_for_what_is_prepared_for_it_and_stops_what_is_not(assembly, made, wanted):
     inputs, entered, go_on = KeptInputs(), threading.Event(), threading.Event()
@@ -178,6 +186,8 @@ def test_a_run_waits_for_what_is_prepared_for_it_and_stops_what_is_not(assembly,
     prepared = in_thread(lambda: inputs.prepare(SETTINGS, steps))
     assert entered.wait(WAIT)
     ran = in_thread(lambda: fit(assembly, wanted, inputs))
+    if wanted is not SETTINGS:
+        wait_until(lambda: inputs._unwanted)
     assert not made
     go_on.set()
     assert_same(ran(), fit(assembly, wanted))
@@ -288,6 +298,7 @@ def test_forgetting_ends_what_is_being_prepared(assembly):
     prepared = in_thread(lambda: inputs.prepare(SETTINGS, steps))
     assert entered.wait(WAIT)
     forgotten = in_thread(inputs.forget)
+    wait_until(lambda: inputs._unwanted)
     go_on.set()
     assert forgotten() is True and prepared() is False
     assert not inputs.forget()

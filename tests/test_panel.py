@@ -618,6 +618,17 @@ def test_what_no_panel_can_be_made_of(assembly, tmp_path, monkeypatch, data, opt
         control_panel(assembly if data is None else data, **options)
 
 
+def test_a_panel_opens_where_nothing_can_be_saved(assembly, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    Path("results").write_text("no folder")
+    panel = control_panel(assembly, settings=replace(RATE, trimming=TRIM), memory=NO_CACHE)
+    panel.fit()
+    assert panel.join(60)
+    panel._save_button.click()
+    assert panel._saving.join(30)
+    assert "Nothing was saved" in texts(panel) and "results is a file" in panel._gate.error.value
+
+
 def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path):  # noqa: F811
     settings = replace(RATE, trimming=TRIM)
     one, two = (

@@ -17,7 +17,7 @@ def control_panel(
     assembly: Assembly | None = None,
     *,
     memory: Any = None,
-    results_dir: str | Path = "results",
+    results_dir: str | Path | None = None,
     settings: Settings | None = None,
     name: str | None = None,
     compact: bool = False,
@@ -30,7 +30,9 @@ def control_panel(
         None opens the built-in demo.
     memory : joblib.Memory, optional
         Where activations are kept; None takes the user's cache folder.
-    results_dir : folder that results are saved under
+    results_dir : folder, optional
+        Results are saved under it. None takes `results` in the working directory, which is looked at when something
+        is saved: a class may open its panels in a folder that it cannot write to.
     settings : what the controls start with
     name : str, optional
         Tells panels apart: the same name on the same data gives the same panel again, with its run in progress.
@@ -55,7 +57,7 @@ def control_panel(
     if settings is not None:
         require_settings(settings, "control_panel")
     store_folder(memory)  # which refuses what is neither a Memory nor a folder
-    results_dir = check_results_dir(results_dir)
+    results_dir = Path("results") if results_dir is None else check_results_dir(results_dir)
     if assembly is None:
         from ..datasets import load_assembly
 
