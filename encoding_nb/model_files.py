@@ -151,8 +151,6 @@ def _note(path: Path, text: str) -> None:
 def user_cache() -> Path:
     """The folder for what can be made again: $ENCODING_NB_CACHE, else one in the user's cache."""
     given = os.environ.get("ENCODING_NB_CACHE")
-    return (
-        Path(given)
-        if given
-        else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "encoding_nb"
-    )
+    if given:
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "encoding_nb"

@@ -1009,3 +1009,9 @@ def test_the_default_memory_can_be_moved(tmp_path, monkeypatch):
     monkeypatch.setenv("ENCODING_NB_CACHE", str(tmp_path / "here"))
     layer_activations(WORDS, SPEC, layer_idx=1, memory=activations.default_memory())
     assert cache_info(tmp_path / "here").n_entries == 5
+
+
+def test_the_users_cache_may_be_named_from_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ENCODING_NB_CACHE", "~/kept")
+    assert model_files.user_cache() == tmp_path / "kept"

@@ -5,11 +5,9 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from ..assembly import Assembly
-from ..pipeline import Result, to_code
+from ..pipeline import IN_MEMORY, Result, to_code
 from .page import CodeView
 from .tabs import ResultTab
-
-PLACE = "the data set"
 
 
 def code_of(result: Result, assembly: Assembly) -> str:
@@ -20,9 +18,8 @@ def code_of(result: Result, assembly: Assembly) -> str:
     """
     if assembly.source is not None:
         return to_code(result.settings, assembly.source, assembly.source_options)
-    code = to_code(result.settings, PLACE)
     line = f"assembly = {variable_of(assembly) or 'assembly'}  # the data that were made in this notebook"
-    return code.replace(f"assembly = load_assembly({PLACE!r})", line).replace("load_assembly, ", "")
+    return to_code(result.settings, None).replace(IN_MEMORY, line)
 
 
 def variable_of(value: object) -> str | None:
