@@ -19,6 +19,7 @@ import numpy as np
 from .assembly_checks import check_tr, frozen_mapping, frozen_times, mask_of, names_of, refuse_no_rows
 
 Array = np.ndarray
+CUT_SECONDS = 20.0  # of words ahead of a run's first TR that are no surprise: its first rows are often cut
 
 
 class ArrayLike(Protocol):
@@ -378,7 +379,7 @@ class Assembly:
 def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
     """Warn of words that end before the story's first TR or start after its last; refuse when most of them do.
 
-    A word in the TR ahead of the first one counts as in the run, since the times of TRs may be those of their middle.
+    Not warned of are words ahead of the first TR by `CUT_SECONDS` at most.
 
     Parameters
     ----------
@@ -391,7 +392,10 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
     """
     start, end = (story.tr_times[0], story.tr_times[-1] + tr) if story.n_trs else (0.0, 0.0)
     words = story.words
-    early, late = words.offsets < start - tr, words.onsets >= end
+    early, late = words.offsets < start, words.onsets >= end
+    most = (early | late).mean() > 0.5
+    if not most and words.offsets.min() >= start - CUT_SECONDS:
+        early = np.zeros_like(early)
     problems = []
     for outside, what in (
         (early, f"end before the run of story {story.name} starts at {start:.1f} s"),
@@ -406,7 +410,7 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
     if not problems:
         return
     problem = f"{where}: {', and '.join(problems)}"
-    if (early | late).mean() > 0.5:
+    if most:
         raise ValueError(
             f"{problem}; check that the times of words and TRs are in seconds and from the start of the same sound, "
             f"and that the transcript is this story's."

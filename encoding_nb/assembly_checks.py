@@ -81,12 +81,12 @@ def names_of(values: Any, what: str) -> tuple[str, ...]:
 def mask_of(values: Any, name: str, n_voxels: int) -> Array:
     """(n_voxels,) bool: a region's mask from flags, or from 0 and 1; a ValueError for others."""
     mask = np.asarray(values)
-    if mask.shape != (n_voxels,):
-        raise ValueError(f"ROI {name}: expected a mask of {n_voxels} voxels, got shape {mask.shape}.")
-    if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+    flags = mask.dtype == bool or np.isin(mask, (0, 1)).all()
+    if mask.shape != (n_voxels,) or not flags:
+        got = f"shape {mask.shape}" if flags else f"shape {mask.shape} with other values"
         raise ValueError(
-            f"ROI {name}: expected a mask, True or False for each voxel, got values of type {mask.dtype}; of a list of "
-            f"voxels np.isin(np.arange({n_voxels}), voxels) makes one."
+            f"ROI {name}: expected a mask of {n_voxels} voxels, True or False for each, got {got}; of a list of voxels "
+            f"np.isin(np.arange({n_voxels}), voxels) makes one."
         )
     return mask.astype(bool, copy=False)
 

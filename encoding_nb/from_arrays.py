@@ -50,11 +50,10 @@ def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: 
     if unknown or missing:
         problem = f"no {' and no '.join(missing)}" if missing else f"unknown parts {', '.join(unknown)}"
         raise ValueError(f"{name}: {problem}; a story is made of {', '.join(_STORY_PARTS)}.")
-    bold, repeats = _array(name, "BOLD", parts["bold"]), parts.get("repeats")
-    kind = np.dtype(getattr(bold, "dtype", float)).kind
-    if kind not in "fiu" or len(bold.shape) != 2:
-        what = f"shape {tuple(bold.shape)}" if kind in "fiu" else f"values of type {bold.dtype}"
-        raise ValueError(f"{name}: expected BOLD as numbers in (rows, voxels), got {what}.")
+    bold, repeats = parts["bold"], parts.get("repeats")
+    bold = _array(bold, f"{name}: expected BOLD", "(rows, voxels)")
+    if repeats is not None:
+        repeats = _array(repeats, f"{name}: expected repeats", "(repeats, rows, voxels)")
     tr_times = parts.get("tr_times")
     tr_times = first_tr + tr * np.arange(bold.shape[0]) if tr_times is None else tr_times
     story = Story(
@@ -62,7 +61,7 @@ def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: 
         words=_words_from_arrays(name, parts),
         tr_times=tr_times,
         bold=bold,
-        repeats=None if repeats is None else _array(name, "repeats", repeats),
+        repeats=repeats,
         contexts=parts.get("contexts"),
         extras={} if parts.get("extras") is None else parts["extras"],
     )
@@ -72,18 +71,22 @@ def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: 
     return story
 
 
-def _array(name: str, what: str, values: Any) -> ArrayLike:
-    """Values as they are where they read like numpy's, such as a memory map; others, such as tensors, as numpy's."""
+def _array(values: Any, what: str, axes: str) -> ArrayLike:
+    """Numbers as they are where they read like numpy's, such as a memory map; others, such as tensors, as numpy's."""
     reads_late = hasattr(values, "shape") and not hasattr(values, "__array__")
-    if isinstance(getattr(values, "dtype", None), np.dtype) or reads_late:
-        return values
-    try:
-        return np.asarray(values)
-    except Exception as error:  # whatever a library raises of its own arrays
-        raise ValueError(
-            f"{name}: expected {what} that numpy can read, got a {type(values).__name__} ({error}); make an array of "
-            f"it first, of a tensor with .detach().cpu().numpy()."
-        ) from error
+    if not isinstance(getattr(values, "dtype", None), np.dtype) and not reads_late:
+        try:
+            values = np.asarray(values)
+        except Exception as error:  # whatever a library raises of its own arrays
+            raise ValueError(
+                f"{what} that numpy can read, got a {type(values).__name__} ({error}); make an array of it first, of a "
+                f"tensor with .detach().cpu().numpy()."
+            ) from error
+    kind = np.dtype(getattr(values, "dtype", float)).kind
+    if kind not in "fiu" or len(values.shape) != axes.count(",") + 1:
+        got = f"shape {tuple(values.shape)}" if kind in "fiu" else f"values of type {values.dtype}"
+        raise ValueError(f"{what} as numbers in {axes}, got {got}.")
+    return values
 
 
 def _refuse_other_spacing(story: Story, tr: float) -> None:

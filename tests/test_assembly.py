@@ -187,7 +187,9 @@ def test_an_assembly_from_arrays():
         ({"bold": np.array([["x"]])}, "one: expected BOLD as numbers .*, got values of type"),
         ({"colour": "red"}, "one: unknown parts colour; a story is made of words, onsets"),
         ({"repeats": np.zeros((2, 7, 3))}, "one: expected repeats as"),
-        ({"repeats": [1, 2]}, r"one: expected repeats as \(repeats, 8, 3\), got shape \(2,\)"),
+        ({"repeats": [1, 2]}, r"one: expected repeats as numbers in \(repeats, rows, voxels\), got shape \(2,\)"),
+        ({"repeats": [[["x"]]]}, r"one: expected repeats as numbers in .*, got values of type"),
+        ({"bold": [[1, 2], [3]]}, r"one: expected BOLD that numpy can read, got a list"),
         ({"repeats": np.full((2, 8, 3), [1, np.nan, 1])},
          "one: expected finite repeats, but 8 values of presentation 0 are not, in 1 of 3 voxels"),
         ({"tr_times": np.arange(8.0)}, "one: expected tr_times 2 s apart, as tr says, got 1 s"),
@@ -295,28 +297,33 @@ def test_a_measured_tr_is_near_enough_to_the_nominal_one():
 
 
 def test_words_at_both_ends_of_a_run():
-    words = make_words(8)
+    words = make_words(80)
 
-    def check(first_tr, n_trs=4):
+    def check(first_tr, n_trs=40):
         grid = first_tr + 2.0 * np.arange(n_trs)
         check_words_in_run(Story("s", words, grid, np.ones((4, 2))), 2.0, where="here")
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        check(-10.0, n_trs=60)  # silence at both ends
         check(-0.5)  # the last word starts as the last TR does
-        check(2.0)  # the first word lies within a TR of the first one
+        check(20.5)  # the first rows were cut
     with pytest.warns(
-        UserWarning, match=r"here: 1 of 8 words start past the end .* at 7\.0 s.* no TR samples them"
+        UserWarning, match=r"here: 1 of 80 words start past the end .* at 79\.0 s.* no TR samples them"
     ):
         check(-1.0)
     with pytest.warns(
-        UserWarning, match=r"here: 2 of 8 words end before the run of story s starts at 4\.0 s, first"
+        UserWarning, match=r"here: 21 of 80 words end before the run of story s starts at 21\.0 s, f"
     ):
-        check(4.0)
-    with pytest.raises(ValueError, match=r"here: 8 of 8 words end before .* at 1000\.0 s"):
+        check(21.0)
+    with pytest.warns(
+        UserWarning, match=r"here: 30 .* end before .*, and 10 of 80 words start past the end .* 70\.0 s"
+    ):
+        check(30.0, n_trs=20)
+    with pytest.raises(ValueError, match=r"here: 80 of 80 words end before .* at 1000\.0 s"):
         check(1000.0)
     with pytest.raises(
-        ValueError, match=r"here: 8 of 8 words start past the end of the run of story s at 0\.0 s"
+        ValueError, match=r"here: 80 of 80 words start past the end of the run of story s at 0\.0 s"
     ):
         check(0.0, n_trs=0)
 
