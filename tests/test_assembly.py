@@ -111,7 +111,7 @@ def test_stories_that_cannot_be(change, says):
         ({"rois": [1]}, r"Assembly of S: expected rois as {name: mask}, got \[1\]"),
         (
             {"rois": {"AC": [1, 2, 3]}},
-            r"ROI AC: expected a mask, True or False .*; of a list of voxels np.isin",
+            r"ROI AC: expected a mask of 3 voxels, .* with other values; of a list of voxels np.isin",
         ),
         ({"stories": {"a": make_story("a"), "c": make_story("c", n_voxels=4)}}, "c has 4 voxels but a has 3"),
         ({"rois": {"AC": np.zeros(2, bool)}}, "ROI AC: expected a mask of 3 voxels"),
