@@ -3,15 +3,13 @@
 Why no library: those that are kept up do not read what is found. `textgrid` (github.com/kylebgorman/textgrid) raises
 an error where intervals overlap by rounding or have no length, `praatio` (github.com/timmahrt/praatIO) ends a tier
 without a word where a file is damaged, and neither reads the chronological form. Praat itself reads any of the three
-forms by one rule, which is short: see `_FREE`.
+forms by one rule, which is short: see `textgrid_values`.
 """
 
 from __future__ import annotations
 
-import codecs
-import re
 import warnings
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
@@ -19,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from .assembly import Words
-from .assembly_checks import require_file, require_path
+from .assembly_checks import require_path
+from .textgrid_values import CutOff, Reader
 
 # marks of silence and noise that the authors of the LeBel data drop (github.com/HuthLab/deep-fMRI-dataset)
 AUTHORS_BAD_WORDS = frozenset(["sentence_start", "sentence_end", "br", "lg", "ls", "ns", "sp"])
@@ -31,7 +30,7 @@ def read_textgrid(
     path: str | Path,
     *,
     tier: str | int = "word",
-    bad_words: Set[str] = BAD_WORDS,
+    bad_words: Collection[str] = BAD_WORDS,
     lower: bool = True,
     partial: bool = False,
 ) -> Words:
@@ -85,7 +84,7 @@ def read_textgrid(
 def _refuse_arguments(tier: object, bad_words: object) -> None:
     if isinstance(tier, bool) or not isinstance(tier, (str, Integral)):
         raise ValueError(f"read_textgrid: expected tier as a name or an index from 0, got {tier!r}.")
-    if not isinstance(bad_words, Set):
+    if isinstance(bad_words, str) or not isinstance(bad_words, Collection):
         hint = f"; write {{{bad_words!r}}}" if isinstance(bad_words, str) else ""
         raise ValueError(f"read_textgrid: expected bad_words as a set of texts, got {bad_words!r}{hint}.")
 
@@ -134,118 +133,15 @@ def _tier_entries(content: _Content, tier: str | int, path: Path) -> list[tuple[
     return found[0].entries
 
 
-def _read_text(path: Path) -> str:
-    if path.is_symlink() and not path.exists():
-        raise FileNotFoundError(
-            f"{path}: not downloaded (a link to missing content); try `git annex get {path.name}`."
-        )
-    raw = require_file(path).read_bytes()
-    if len(raw) < 400 and b"/annex/objects/" in raw:
-        raise FileNotFoundError(
-            f"{path}: not downloaded (a git-annex pointer); try `git annex get {path.name}`."
-        )
-    return _decode(raw)
-
-
-def _decode(raw: bytes) -> str:
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _whole_characters(raw, "utf-16", errors="replace")
-    if raw[:200].count(0) > len(raw[:200]) // 4:
-        encoding = "utf-16-le" if raw[1:2] == b"\0" else "utf-16-be"
-        return _whole_characters(raw, encoding, errors="replace")
-    try:
-        return _whole_characters(raw, "utf-8-sig", errors="strict")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
-
-
-def _whole_characters(raw: bytes, encoding: str, *, errors: str) -> str:
-    """The text; a file that is cut off may end within a character, which is left out."""
-    return codecs.getincrementaldecoder(encoding)(errors).decode(raw)
-
-
-# Praat reads only what stands free: quoted text ("" is a quote), <flags> and numbers between blanks; the
-# rest, such as `xmin =` and `intervals [3]:`, is for people, and ! starts a comment.
-_FREE = re.compile(
-    r'"(?P<text>[^"]*(?:""[^"]*)*)"(?!")|<(?P<flag>\w+)>|![^\n]*'
-    r"|(?<!\S)(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?!\S)|(?P<open>\")|\S[^\s\"<!]*"
-)
-
-
-class _CutOff(ValueError):
-    """A file that ends, or whose last text does not, where a value is expected."""
-
-
-class _Reader:
-    """The free-standing values of a TextGrid, one after the other; an error knows its line."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._text = _read_text(path)
-        self._values: list[tuple[str, str, int]] = []
-        for found in _FREE.finditer(self._text):
-            if found.lastgroup:
-                self._values.append((found.lastgroup, found[found.lastgroup], found.start()))
-            if found.lastgroup == "open":
-                break  # all that follows stands in this text
-        self._at = 0
-
-    def error(self, problem: str, kind: type[ValueError] = ValueError) -> ValueError:
-        """An error at the next value."""
-        position = self._values[self._at][2] if self._at < len(self._values) else len(self._text)
-        line = self._text.count("\n", 0, position) + 1
-        return kind(f"{self.path}, line {line}: {problem}; is this a whole Praat TextGrid (text form)?")
-
-    @property
-    def ended(self) -> bool:
-        return self._at >= len(self._values)
-
-    @property
-    def ends_with_a_mark(self) -> bool:
-        """Whether the file's last character is a quotation mark."""
-        return self._text.endswith('"')
-
-    def _next(self, kind: str, what: str) -> str:
-        found, value, _ = ("end", "", 0) if self.ended else self._values[self._at]
-        if found == "open":
-            raise self.error("a quotation mark that nothing closes", _CutOff)
-        if found == "end":
-            raise self.error(f"expected {what} (a {kind}), but the file ends", _CutOff)
-        if found != kind:
-            raise self.error(f"expected {what} (a {kind}), but got the {found} {value[:40]!r}")
-        self._at += 1
-        return value
-
-    def peek(self, kind: str) -> str | None:
-        found, value, _ = ("end", "", 0) if self.ended else self._values[self._at]
-        return value if found == kind else None
-
-    def text(self, what: str) -> str:
-        return self._next("text", what).replace('""', '"')
-
-    def number(self, what: str) -> float:
-        return float(self._next("number", what))
-
-    def count(self, what: str) -> int:
-        value = self.number(what)
-        if value < 0 or value != int(value):
-            self._at -= 1
-            raise self.error(f"expected {what} as a whole number, got {value:g}")
-        return int(value)
-
-    def flag(self, what: str) -> str:
-        return self._next("flag", what)
-
-
 def _read_content(path: Path, *, partial: bool) -> _Content:
-    reader, content = _Reader(path), _Content()
+    reader, content = Reader(path), _Content()
     file_type = reader.text("the file type")
     try:
         if file_type == "Praat chronological TextGrid text file":
             _read_chronological(reader, content, partial=partial)
         else:
             _read_by_tier(reader, content, file_type, partial=partial)
-    except _CutOff:
+    except CutOff:
         if not partial:
             raise
         content.tiers_missing = True
@@ -253,7 +149,7 @@ def _read_content(path: Path, *, partial: bool) -> _Content:
     return content
 
 
-def _read_by_tier(reader: _Reader, content: _Content, file_type: str, *, partial: bool) -> None:
+def _read_by_tier(reader: Reader, content: _Content, file_type: str, *, partial: bool) -> None:
     kind = reader.text("the object class")
     if not file_type.startswith("ooTextFile") or kind != "TextGrid":
         raise reader.error(
@@ -271,24 +167,24 @@ def _read_by_tier(reader: _Reader, content: _Content, file_type: str, *, partial
     content.tiers_missing = len(content.tiers) < n_tiers
 
 
-def _skip_span(reader: _Reader, what: str) -> float:
+def _skip_span(reader: Reader, what: str) -> float:
     reader.number(f"the start of {what}")
     return reader.number(f"the end of {what}")
 
 
-def _read_tier_head(reader: _Reader) -> _Tier:
+def _read_tier_head(reader: Reader) -> _Tier:
     kind, name = reader.text("the class of a tier"), reader.text("the name of a tier")
     if kind not in _ENTRY:
         raise reader.error(f"tier {name!r}: expected class 'IntervalTier' or 'TextTier', got {kind[:40]!r}")
     return _Tier(name, kind, _skip_span(reader, f"tier {name!r}"), [])
 
 
-def _read_entries(reader: _Reader, tier: _Tier, n_entries: int, *, partial: bool) -> str:
+def _read_entries(reader: Reader, tier: _Tier, n_entries: int, *, partial: bool) -> str:
     """Read the entries of a tier; how far the file goes, where it is cut off and that is allowed."""
     try:
         while len(tier.entries) < n_entries:
             _read_entry(reader, tier)
-    except _CutOff:
+    except CutOff:
         if partial:
             _drop_half_a_text(reader, tier)
         problem = (
@@ -296,39 +192,39 @@ def _read_entries(reader: _Reader, tier: _Tier, n_entries: int, *, partial: bool
             f"of tier {tier.name!r}, at {tier.reached:.1f} of {tier.end:.1f} s"
         )
         if not partial:
-            raise reader.error(f"{problem} (partial=True keeps what is there)", _CutOff) from None
+            raise reader.error(f"{problem} (partial=True keeps what is there)", CutOff) from None
         return problem
     return ""
 
 
-def _drop_half_a_text(reader: _Reader, tier: _Tier) -> None:
+def _drop_half_a_text(reader: Reader, tier: _Tier) -> None:
     """Of a cut file, a quotation mark at its very end may be half of a doubled one: that text is not whole."""
     if reader.ended and reader.ends_with_a_mark and tier.entries:
         tier.entries.pop()
 
 
-def _read_entry(reader: _Reader, tier: _Tier) -> None:
+def _read_entry(reader: Reader, tier: _Tier) -> None:
     where = f"entry {len(tier.entries) + 1} of tier {tier.name!r}"
     tier.entries.append(_ENTRY[tier.kind](reader, where))
 
 
-def _read_interval(reader: _Reader, where: str) -> tuple[float, float, str]:
+def _read_interval(reader: Reader, where: str) -> tuple[float, float, str]:
     start, end = reader.number(f"the start of {where}"), reader.number(f"the end of {where}")
     return start, end, reader.text(f"the text of {where}")
 
 
-def _read_point(reader: _Reader, where: str) -> tuple[float, float, str]:
+def _read_point(reader: Reader, where: str) -> tuple[float, float, str]:
     time = reader.number(f"the time of {where}")
     return time, time, reader.text(f"the text of {where}")
 
 
-_ENTRY: dict[str, Callable[[_Reader, str], tuple[float, float, str]]] = {
+_ENTRY: dict[str, Callable[[Reader, str], tuple[float, float, str]]] = {
     "IntervalTier": _read_interval,
     "TextTier": _read_point,
 }
 
 
-def _read_chronological(reader: _Reader, content: _Content, *, partial: bool) -> None:
+def _read_chronological(reader: Reader, content: _Content, *, partial: bool) -> None:
     _skip_span(reader, "the file")
     n_tiers = reader.count("the number of tiers")
     while len(content.tiers) < n_tiers:
@@ -341,7 +237,7 @@ def _read_chronological(reader: _Reader, content: _Content, *, partial: bool) ->
                 raise reader.error(f"an entry of tier {index}, but there are {n_tiers} tiers")
             tier = content.tiers[index - 1]
             _read_entry(reader, tier)
-    except _CutOff:
+    except CutOff:
         if not partial:
             raise
         cut = True

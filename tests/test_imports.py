@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "encoding_nb"
 # A stage is one module, or one with the parts it was cut into.
 STAGES = {
     "assembly": {"assembly", "assembly_checks", "lazy", "from_arrays"},
-    "stimuli": {"stimuli", "textgrid"},
+    "stimuli": {"stimuli", "textgrid", "textgrid_values"},
     "machine": {"machine", "blas_threads"},
     "activations": {
         "activations",
