@@ -134,3 +134,25 @@ def require_file(path: Path) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; check the path.")
     return path
+
+
+def require_result(value: Any, caller: str) -> None:
+    """Refuse what holds no scores, such as an Assembly or a partition; `caller` is the function that was called.
+
+    Raises
+    ------
+    TypeError
+    """
+    if not hasattr(value, "scores"):
+        raise TypeError(
+            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) gives one, and load_run(folder) "
+            f"one that was saved."
+        )
+
+
+def shown(value: Any) -> str:
+    """What was given, for a sentence: itself where that is short, else its kind."""
+    if isinstance(value, (str, PathLike, int, float, type(None))):
+        return repr(value)
+    kind = type(value).__name__
+    return f"an {kind}" if kind[0] in "AEIOUaeiou" else f"a {kind}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from . import brain
+from .assembly_checks import require_result, shown
 from .colours import value_limits
 from .figures import entitle
 from .plot_parts import (
@@ -26,8 +27,6 @@ from .plot_parts import (
     tidy,
     whose,
 )
-from .regions import require_result
-from .surfaces import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

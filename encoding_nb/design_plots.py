@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .assembly import Story
+from .assembly_checks import shown
 from .design import Trimming
 from .figures import entitle
 from .plot_parts import ALL, CHOSEN, PREDICTED, axes_or_new, beside, check_seconds, chosen_voxels, patch, tidy
-from .surfaces import shown
 from .word_lanes import write_words
 
 if TYPE_CHECKING:

@@ -27,7 +27,6 @@ from .settings import (
     inner_folds,
     refuse,
     require_settings,
-    shown,
     split_stories,
     story_numbers,
 )
@@ -114,20 +113,6 @@ class Result:
         return (
             f"Result({self.subject}, {kind}: {len(self.scores)} voxels, median r {m['median_score']:.3f}, "
             f"best r {m['max_score']:.3f}, {m['n_significant']:.0f} significant at FDR {self.settings.fdr_q:g})"
-        )
-
-
-def require_result(value: Any, caller: str) -> None:
-    """Refuse what is not a Result, such as the data of one, where `caller` is the function that was called.
-
-    Raises
-    ------
-    TypeError
-    """
-    if not isinstance(value, Result):
-        raise TypeError(
-            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) gives one, and load_run(folder) "
-            f"one that was saved."
         )
 
 

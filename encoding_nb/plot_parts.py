@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .assembly_checks import require_result, shown
 from .columns import checked_flags
 from .figures import new_axes
-from .regions import require_result
-from .surfaces import VERTICES, shown
+from .surfaces import VERTICES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import brain
+from .assembly_checks import require_result
 from .comparison_plots import (
     plot_best_layer,
     plot_comparison,
@@ -37,7 +38,6 @@ from .plot_parts import (
     tidy,
 )
 from .region_plots import plot_regions, plot_rois
-from .regions import require_result
 from .voxel_plots import plot_voxel
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import numpy as np
 
 from . import __version__
 from .assembly import Array, Surface
+from .assembly_checks import shown
 from .pipeline import Result, Settings
-from .settings import shown
 
 SCHEMA = 1
 DESCRIPTION = "dataset_description.json"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .assembly_checks import shown
 from .pipeline import Result
 from .record_reading import (
     DRAFT_NAME,
@@ -24,7 +25,6 @@ from .record_reading import (
     read_metrics,
     read_settings,
 )
-from .settings import shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -33,7 +33,8 @@ import numpy as np
 
 from . import plots
 from .assembly import Array, Assembly, require_assembly
-from .pipeline import Result, require_result
+from .assembly_checks import require_result
+from .pipeline import Result
 from .provenance import assembly_digest, describe
 from .record_reading import (
     BY_STORY,

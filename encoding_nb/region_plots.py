@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .assembly_checks import require_result
 from .columns import checked_flags
 from .figures import entitle, new_figure
 from .plot_parts import ALL, CHOSEN, SCORE, axes_or_new, heading, interval, known_story, patch, tidy
-from .regions import Regions, region_masks, require_result, roi_table
+from .regions import Regions, region_masks, roi_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

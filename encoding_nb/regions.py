@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .assembly import Surface
+from .assembly_checks import require_result
 from .columns import checked_flags
 from .scoring import region_metrics
-from .surfaces import VERTICES, pycortex_of, roi_masks, shown, surface_mask, voxel_count
+from .surfaces import VERTICES, pycortex_of, roi_masks, surface_mask, voxel_count
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -47,20 +48,6 @@ class Scored(Protocol):
     def rois(self) -> Mapping[str, Array]:
         """The data's own masks."""
         ...
-
-
-def require_result(value: Any, caller: str) -> None:
-    """Refuse what holds no scores, such as an Assembly or a partition; `caller` is the function that was called.
-
-    Raises
-    ------
-    TypeError
-    """
-    if not hasattr(value, "scores"):
-        raise TypeError(
-            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) makes one, and load_run(folder) "
-            f"reads one."
-        )
 
 
 def roi_table(

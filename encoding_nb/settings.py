@@ -18,6 +18,7 @@ import numpy as np
 
 from . import activations, design, features, folds
 from .assembly import Array, Assembly, require_assembly
+from .assembly_checks import shown
 from .design import Trimming
 from .permutation import LEAST_BLOCKS, LEAST_ROWS
 from .setting_rows import (
@@ -381,14 +382,6 @@ def require_settings(value: Any, caller: str) -> None:
     raise TypeError(
         f"{caller}: expected a Settings, got {shown(value)}; Settings(layer_idx=4), for one, makes it."
     )
-
-
-def shown(value: Any) -> str:
-    """What was given, for a sentence: itself where that is short, else its kind."""
-    if isinstance(value, (str, os.PathLike, int, float, type(None))):
-        return repr(value)
-    kind = type(value).__name__
-    return f"an {kind}" if kind[0] in "AEIOUaeiou" else f"a {kind}"
 
 
 def refuse(assembly: Assembly, settings: Settings) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from .assembly import Surface
+from .assembly_checks import shown
 from .blas_threads import blas_by_thread, blas_limited
 from .mappers import FlatMapper, read_mapper, write_mapper
 from .overlays import Outline, read_drawing
@@ -47,14 +48,6 @@ def vertex_surface(subject: str, *, store: str | None = None) -> Surface:
 
 def _store_of(surface: Surface) -> Path:
     return find_store(surface.subject, store=surface.store)
-
-
-def shown(value: Any) -> str:
-    """What was given, for a sentence: itself where that is short, else its kind."""
-    if value is None or isinstance(value, (str, Path, int, float)):
-        return repr(value)
-    kind = type(value).__name__
-    return f"an {kind}" if kind[0] in "AEIOUaeiou" else f"a {kind}"
 
 
 def require_surface(surface: Any) -> None:

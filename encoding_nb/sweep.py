@@ -26,9 +26,10 @@ from typing import Any
 from . import activations, estimates, machine, sweep_shared, sweep_stages
 from .activation_cache import store_folder
 from .assembly import Assembly, require_assembly
+from .assembly_checks import shown
 from .pipeline import Result
 from .records import check_results_dir
-from .settings import Settings, SettingsError, check, require_settings, shown
+from .settings import Settings, SettingsError, check, require_settings
 from .sweep_engine import Engine, SweepFailure
 from .sweep_grid import settings_grid, story_subsets
 from .sweep_stages import SweepProgress

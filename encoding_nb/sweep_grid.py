@@ -11,7 +11,8 @@ import numpy as np
 
 from . import activations, sweep_shared
 from .assembly import Assembly, require_assembly
-from .settings import Settings, require_settings, shown, split_stories
+from .assembly_checks import shown
+from .settings import Settings, require_settings, split_stories
 
 # what says nothing of a fit without a language model
 OF_LANGUAGE_MODELS = ("layer_idx", "lookback", "context_type", "last_token", "stride", "processing")

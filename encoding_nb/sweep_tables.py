@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .assembly import Array
+from .assembly_checks import shown
 from .pipeline import Result
-from .settings import Settings, shown
+from .settings import Settings
 from .sweep_engine import SweepFailure
 
 if TYPE_CHECKING:

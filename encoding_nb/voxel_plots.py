@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .assembly_checks import require_result
 from .figures import entitle
 from .plot_parts import (
     MEASURED,
@@ -19,7 +20,6 @@ from .plot_parts import (
     tidy,
     voxel_words,
 )
-from .regions import require_result
 from .word_lanes import write_words
 
 if TYPE_CHECKING:

@@ -21,12 +21,13 @@ import traitlets
 
 from .. import brain
 from ..assembly import Array, Surface
+from ..assembly_checks import require_result
 from ..colours import map_note, value_limits
 from ..painting import png
 from ..pipeline import Result
 from ..plot_parts import SCORE, known_story, unit, whose
 from ..region_plots import region_picture
-from ..regions import Regions, region_masks, require_result
+from ..regions import Regions, region_masks
 from .map_parts import areas_of, course_of, row_places, stops
 
 NONE = -1
