@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .assembly_checks import check_tr, frozen_mapping, frozen_times, mask_of, names_of, refuse_no_rows
+from .assembly_checks import check_tr, frozen_mapping, frozen_times, mask_of, names_of, refuse_no_rows, shown
 
 Array = np.ndarray
 CUT_SECONDS = 20.0  # of words ahead of a run's first TR that are no surprise: its first rows are often cut
@@ -426,10 +426,9 @@ def require_assembly(value: Any, caller: str) -> None:
     TypeError
     """
     if not isinstance(value, Assembly):
-        shown = repr(value) if isinstance(value, str | PathLike) else f"a {type(value).__name__}"
         hint = (
             f"write {caller}(load_assembly({value!r}), ...)"
             if isinstance(value, str | PathLike)
             else ("load_assembly(source) or Assembly.from_arrays(...) makes one")
         )
-        raise TypeError(f"{caller}: expected an Assembly, got {shown}; {hint}.")
+        raise TypeError(f"{caller}: expected an Assembly, got {shown(value)}; {hint}.")
