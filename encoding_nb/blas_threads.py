@@ -88,7 +88,7 @@ def _keep(asked: queue.SimpleQueue) -> None:
                 before = found = n_threads()
             _hold(min(wanted, default=found), before, found, held)
             had = n_threads() <= limit
-        except Exception:
+        except Exception:  # whoever asked waits for an answer, whatever a library may raise
             log.exception("BLAS's threads could not be limited to %d.", limit)
         if change == "enter" and not had:  # at once, or it would give back a number that was another's
             wanted.remove(limit)

@@ -3,6 +3,7 @@
 import gc
 import queue
 import threading
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -25,15 +26,21 @@ def in_thread(work):
     return found.get(timeout=1)
 
 
-@pytest.fixture(scope="module")
-def four_threads():
-    """BLAS at four threads, however many this machine or OMP_NUM_THREADS allows; set by a thread that has ended."""
+@contextmanager
+def blas_at(number):
+    """BLAS at so many threads, however many this machine or OMP_NUM_THREADS allows; set by a thread that has ended."""
     before = n_threads()
-    in_thread(lambda: threadpool_limits(4, user_api="blas") and None)
-    if n_threads() != 4:
+    in_thread(lambda: threadpool_limits(number, user_api="blas") and None)
+    if n_threads() != number:
         pytest.skip("this BLAS cannot be told how many threads to use")
     yield
     in_thread(lambda: threadpool_limits(before, user_api="blas") and None)
+
+
+@pytest.fixture(scope="module")
+def four_threads():
+    with blas_at(4):
+        yield
 
 
 def test_the_limit_holds_and_is_gone_after(four_threads):

@@ -13,20 +13,15 @@ from encoding_nb import problem, ridge, side_by_side
 from encoding_nb.blas_threads import n_threads
 from encoding_nb.side_by_side import steps
 
-from .test_blas_threads import in_thread
+from .test_blas_threads import blas_at, in_thread
 
 WAIT = 30  # seconds, for what takes none
 
 
 @pytest.fixture
 def two_threads():
-    """BLAS at two threads, however many this machine or OMP_NUM_THREADS allows; set by a thread that has ended."""
-    before = n_threads()
-    in_thread(lambda: threadpool_limits(2, user_api="blas") and None)
-    if n_threads() != 2:
-        pytest.skip("this BLAS cannot be told how many threads to use")
-    yield
-    in_thread(lambda: threadpool_limits(before, user_api="blas") and None)
+    with blas_at(2):
+        yield
 
 
 def count(n, seen):
