@@ -36,9 +36,8 @@ def _in_turn(jobs: list[Generator]) -> Generator[Any, None, None]:
 
 def _in_threads(jobs: list[Generator], n_workers: int) -> Generator[Any, None, None]:
     waiting, said, stop = jobs[::-1], queue.SimpleQueue(), threading.Event()
-    own = (
-        blas_by_thread()
-    )  # looked for here: several threads that list libraries at once may block each other
+    # Looked for here: several threads that list libraries at once may block each other.
+    own = blas_by_thread()
     threads = [
         threading.Thread(target=_work, args=(waiting, said, stop, own), name="encoding_nb-tile", daemon=True)
         for _ in range(min(n_workers, len(jobs)))

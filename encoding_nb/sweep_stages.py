@@ -147,7 +147,7 @@ def _digest(assembly: Assembly) -> str | None:
     """The data's digest; None where rows that it needs cannot be read, which is for the runs to report."""
     try:
         return provenance.assembly_digest(assembly)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - whatever the data lie in may raise
         return None
 
 

@@ -54,7 +54,7 @@ class Latest:
                     return
             try:
                 self._work(*arguments)
-            except Exception:
+            except Exception:  # the next that is asked for must still be worked on
                 LOG.exception("the panel's background work failed")
 
 
