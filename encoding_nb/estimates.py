@@ -15,7 +15,7 @@ from .assembly import Assembly, require_assembly
 from .held_out import OPERATOR_BYTES
 from .problem import PROJECTION_BYTES, tile_width, workers_for
 from .settings import Settings, SettingsError, n_kept_rows, require_settings, split_stories
-from .solvers import SLAB_BYTES
+from .solvers import SLAB_SIDE
 
 TOKENS_PER_WORD = 1.3  # of running English in the byte-pair vocabularies of GPT-2 and OPT
 # What importing torch, transformers and transformer_lens adds to a process that draws maps already.
@@ -238,7 +238,7 @@ def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
     # a tile as it is, in the products' dtype, projected, sorted and transposed; and the slabs it is scored in
     n_workers = workers_for(n, v)
     width = tile_width(n, v, n_workers)
-    tile = 5 * 4 * n * width + 2 * SLAB_BYTES
+    tile = 5 * 4 * n * width + 2 * 4 * SLAB_SIDE**2
     if n > k:  # and its projections by fold
         tile += min(4 * n_folds * k * width, PROJECTION_BYTES)
     return int(copies + exact + operators + n_workers * tile + 16 * n_alphas * v + 4 * t * v)

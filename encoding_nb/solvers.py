@@ -18,6 +18,7 @@ below) take a singular value decomposition of the fold's own training rows inste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,10 @@ from scipy.sparse.linalg import eigsh
 Array = NDArray[Any]
 # Below this ratio of alpha to the largest eigenvalue the inverses keep fewer than six digits.
 HARD_RATIO = 1e-9
-# Predictions of all alphas are scored in slabs of this size, small enough to stay near the processor.
-SLAB_BYTES = 16 * 2**20
+# Predictions are scored in slabs of about this many voxels by as many values of some alphas: small enough to
+# stay near the processor, and near square, since a product copies both its operands before it multiplies (slabs
+# of all alphas are narrow where folds are long, and took a quarter longer there).
+SLAB_SIDE = 2048
 
 
 class NumpyArrays:
@@ -358,20 +361,23 @@ def ridge_sums(operators: Operators, inputs: Any, held_out: Any, xp: Any) -> tup
     arrays.
     """
     n_alphas, n_test, n_inputs = operators.matrices.shape
-    flat = operators.matrices.reshape(-1, n_inputs).T
     n_voxels = inputs.shape[1]
-    slab = min(n_voxels, max(16, SLAB_BYTES // (4 * n_alphas * n_test)))
+    crossed, squared = np.empty((2, n_alphas, n_voxels))
+    some = min(n_alphas, max(1, round(SLAB_SIDE / n_test)))
+    slab = min(n_voxels, max(16, SLAB_SIDE**2 // (some * n_test)))
     # One buffer for all slabs: memory that is asked for anew costs a tenth of the product in page faults.
-    buffer = xp.empty((slab, n_alphas * n_test), inputs)
-    crossed, squared = [], []
-    for part in slices(n_voxels, slab):
-        # Voxels first, so that each prediction is contiguous and both sums run at the cache's speed.
-        predicted = xp.product(inputs[:, part].T, flat, buffer[: part.stop - part.start])
-        predicted = predicted.reshape(-1, n_alphas, n_test)
-        crossed.append(xp.get(xp.vecdot(predicted, held_out[part, None])))
-        squared.append(xp.get(xp.vecdot(predicted, predicted)))
+    buffer = xp.empty((slab * some * n_test, 1), inputs)
+    for alphas in slices(n_alphas, some):
+        flat = operators.matrices[alphas].reshape(-1, n_inputs).T
+        for part in slices(n_voxels, slab):
+            # Voxels first, so that each prediction is contiguous and both sums run at the cache's speed.
+            shape = part.stop - part.start, alphas.stop - alphas.start, n_test
+            out = buffer[: prod(shape)].reshape(shape[0], -1)
+            predicted = xp.product(inputs[:, part].T, flat, out).reshape(shape)
+            crossed[alphas, part] = xp.get(xp.vecdot(predicted, held_out[part, None])).T
+            squared[alphas, part] = xp.get(xp.vecdot(predicted, predicted)).T
     scale = operators.scales[:, None]
-    return np.concatenate(crossed).T * scale, np.concatenate(squared).T * scale**2
+    return crossed * scale, squared * scale**2
 
 
 def eigen_basis(X: Any, xp: Any) -> tuple[Any, Any, Any]:

@@ -302,7 +302,10 @@ def test_largest_singular_value_of_centred_rows(shape):
 
 @pytest.mark.parametrize("shape", [(60, 90), (110, 24)])
 @pytest.mark.parametrize("single_alpha", [False, True])
-def test_tiles_groups_of_folds_and_slabs_change_nothing(shape, single_alpha, monkeypatch):
+@pytest.mark.parametrize(
+    "side", [1, 40]
+)  # slabs of one alpha and 16 voxels; of two or three of the four alphas
+def test_tiles_groups_of_folds_and_slabs_change_nothing(shape, single_alpha, side, monkeypatch):
     X, Y, X_test, Y_test = make_data(*shape, v=23)
     options = {
         "X_test": X_test,
@@ -315,8 +318,8 @@ def test_tiles_groups_of_folds_and_slabs_change_nothing(shape, single_alpha, mon
     }
     whole = ridge.ridge_cv(X, Y, **options)
     monkeypatch.setattr(held_out, "OPERATOR_BYTES", 1)
-    monkeypatch.setattr(solvers, "SLAB_BYTES", 1)
-    parts = ridge.ridge_cv(X, Y, tile=5, **options)
+    monkeypatch.setattr(solvers, "SLAB_SIDE", side)
+    parts = ridge.ridge_cv(X, Y, tile=20, **options)
     for name in ("best_alphas", "cv_scores", "weights", "predictions", "correlations"):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), atol=1e-11)
 

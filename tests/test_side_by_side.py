@@ -123,28 +123,32 @@ def test_a_fit_may_end_in_another_thread_than_it_began_in(threaded):
     assert n_threads() == 2
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_a_fit_that_one_of_its_workers_collects_as_garbage_ends(threaded):
     """Its lock on Y is held by that worker, so the other could not be waited for."""
-    collect, collected = threading.Event(), threading.Event()
+    left, collected = threading.Event(), threading.Event()
+    reads = []
 
     class Collects:
         shape, dtype = threaded.shape, threaded.dtype
 
         def __getitem__(self, key):
-            if collect.is_set() and not collected.is_set():
-                gc.collect()
-                collected.set()
+            if threading.current_thread() in workers():
+                reads.append(key)
+                if len(reads) == 3:  # a step has been heard by then, and most tiles are still to come
+                    assert left.wait(WAIT)
+                    gc.collect()
+                    collected.set()
             return threaded[key]
 
     def leave_in_a_cycle():
         kept = [many_steps(Collects())]
         kept.append(kept)
-        collect.set()
-        next(kept[0])
 
     gc.disable()
     try:
         leave_in_a_cycle()
+        left.set()
         assert collected.wait(WAIT)
     finally:
         gc.enable()
