@@ -8,7 +8,7 @@
 Every solver runs in a process of its own, so that peak memory is its own and no library warms another's
 caches. The task is the same: contiguous folds, one alpha per voxel by mean held-out correlation, refit, and
 correlations with a test set. The floor is the time of this solver's own float32 products at the machine's pace
-while it ran: the median time of one large product, taken before, after and every ten seconds of the solver, which
+while it ran: the mean rate of one large product, taken before, after and every ten seconds of the solver, which
 then stands still (the pace of a shared machine can change threefold within a run). Solvers of a shape whose floor is
 below two seconds run three times in turn, and the fastest time of each counts.
 
@@ -40,9 +40,8 @@ SPEED_GOALS = dict(zip(SHAPES, (3.0, 2.0, 3.5), strict=True))
 LEBEL_BYTES, LEBEL_FLOORS = 8e9, 1.6
 SHORT_SECONDS = 2.0
 PVALUES_SECONDS = 0.5
-# The product that tells the machine's pace, its operations, and the seconds of a solver between two of them.
-PACE_SHAPE = (3000, 3000)
-PACE_WORK = 2 * 3000**3
+# Rows and columns of the product that tells the machine's pace, and the seconds of a solver between two of them.
+PACE_SIDE = 3000
 PACE_EVERY = 10.0
 EXACT = 1e-5
 N_CHECKED = 200
@@ -340,22 +339,26 @@ def run_child(name: str, folder: Path, threads: int, on_disk: bool, pace: Pace) 
     root = str(Path(__file__).resolve().parents[1])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, __file__, "--child", name, "--folder", str(folder)]
-    seconds, pauses = [pace.seconds()], []
+    rates, pauses = [pace.rate()], []
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complaint:
         running = psutil.Popen(
             command + ["--on-disk"] * on_disk, env=environment, stdout=said, stderr=complaint
         )
-        while True:
-            try:
-                running.wait(PACE_EVERY)
-                break
-            except psutil.TimeoutExpired:
-                paused = time.perf_counter()
-                running.suspend()
-                seconds.append(pace.seconds())
-                running.resume()
-                pauses.append((paused, time.perf_counter()))
-        seconds.append(pace.seconds())
+        try:
+            while True:
+                try:
+                    running.wait(PACE_EVERY)
+                    break
+                except psutil.TimeoutExpired:
+                    paused = time.perf_counter()
+                    running.suspend()
+                    rates.append(pace.rate())
+                    running.resume()
+                    pauses.append((paused, time.perf_counter()))
+        except BaseException:  # such as Ctrl-C: a solver that stands still would stay, with all its memory
+            running.kill()
+            raise
+        rates.append(pace.rate())
         said.seek(0)
         complaint.seek(0)
         if running.returncode:
@@ -367,16 +370,16 @@ def run_child(name: str, folder: Path, threads: int, on_disk: bool, pace: Pace) 
     # One clock for all processes: perf_counter counts from the machine's start.
     started, ended = found["started"], found["ended"]
     stood_still = sum(max(0.0, min(ended, resumed) - max(started, paused)) for paused, resumed in pauses)
-    return {**found, "wall": ended - started - stood_still, "paces": seconds}
+    return {**found, "wall": ended - started - stood_still, "rates": rates}
 
 
 class Pace:
-    """How long one large float32 product takes at the moment, in a process of its own."""
+    """The rate of one large float32 product at the moment, in a process of its own."""
 
     def __init__(self, threads: int) -> None:
         code = (
             "import numpy as np, sys, time\n"
-            f"a = np.random.default_rng(0).standard_normal({PACE_SHAPE}, dtype=np.float32)\n"
+            f"a = np.random.default_rng(0).standard_normal(({PACE_SIDE}, {PACE_SIDE}), dtype=np.float32)\n"
             "out = np.empty_like(a)\n"
             "for line in sys.stdin:\n"
             "    t = []\n"
@@ -398,11 +401,11 @@ class Pace:
     def __exit__(self, *_: object) -> None:
         self.process.communicate()
 
-    def seconds(self) -> float:
-        """Seconds of the fastest of three products."""
+    def rate(self) -> float:
+        """Operations per second of the fastest of three products."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        return 2 * PACE_SIDE**3 / float(self.process.stdout.readline())
 
 
 def product_work(shape: tuple[int, int, int]) -> float:
@@ -411,8 +414,8 @@ def product_work(shape: tuple[int, int, int]) -> float:
     n_train = n_rows * (N_FOLDS - 1) // N_FOLDS
     if n_train <= n_columns:
         return 2.0 * n_voxels * (len(ALPHAS) * n_rows * n_train + N_TEST * n_rows)
-    # Projection of all rows and of each fold's rows, all alphas, and the test rows.
-    return 2.0 * n_voxels * n_columns * (2 * n_rows + len(ALPHAS) * n_rows + N_TEST)
+    # Projection of every row once, all alphas, and the test rows.
+    return 2.0 * n_voxels * n_columns * (n_rows + len(ALPHAS) * n_rows + N_TEST)
 
 
 def compare(
@@ -434,7 +437,7 @@ def compare(
     # machine would be a third of it.
     taken: dict[str, list[dict]] = {name: [] for name in names}
     with Pace(threads) as pace:
-        rounds = 3 if product_work(shape) / PACE_WORK * pace.seconds() < SHORT_SECONDS else 1
+        rounds = 3 if product_work(shape) / pace.rate() < SHORT_SECONDS else 1
         for _ in range(rounds):
             for name in names:
                 if found := run_child(name, folder, threads, on_disk, pace):
@@ -449,12 +452,12 @@ def compare(
             flush=True,
         )
     if OURS in figures:
-        paces = figures[OURS]["paces"]
-        fast, median, slow = np.quantile(paces, [0, 0.5, 1])
-        floor = product_work(shape) / PACE_WORK * median
+        # The mean of the rates, not of the times: times this solver's seconds it is what the machine could have done.
+        rates = np.array(figures[OURS]["rates"])
+        floor = product_work(shape) / rates.mean()
+        least, mean, most = (f"{rate / 1e9:.0f}" for rate in (rates.min(), rates.mean(), rates.max()))
         print(
-            f"floor of the products: {floor:.2f} s at {PACE_WORK / median / 1e9:.0f} GFLOPS, the median of "
-            f"{len(paces)} from {PACE_WORK / slow / 1e9:.0f} to {PACE_WORK / fast / 1e9:.0f}"
+            f"floor of the products: {floor:.2f} s at {mean} GFLOPS, the mean of {len(rates)} from {least} to {most}"
         )
         floors = figures[OURS]["wall"] / floor
         if shape == LEBEL:

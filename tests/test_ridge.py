@@ -302,9 +302,8 @@ def test_largest_singular_value_of_centred_rows(shape):
 
 @pytest.mark.parametrize("shape", [(60, 90), (110, 24)])
 @pytest.mark.parametrize("single_alpha", [False, True])
-@pytest.mark.parametrize(
-    "side", [1, 40]
-)  # slabs of one alpha and 16 voxels; of two or three of the four alphas
+# Slabs of one alpha and 16 voxels, and of two or three of the four alphas.
+@pytest.mark.parametrize("side", [1, 40])
 def test_tiles_groups_of_folds_and_slabs_change_nothing(shape, single_alpha, side, monkeypatch):
     X, Y, X_test, Y_test = make_data(*shape, v=23)
     options = {

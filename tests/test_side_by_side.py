@@ -135,7 +135,7 @@ def test_a_fit_that_one_of_its_workers_collects_as_garbage_ends(threaded):
         def __getitem__(self, key):
             if threading.current_thread() in workers():
                 reads.append(key)
-                if len(reads) == 3:  # a step has been heard by then, and most tiles are still to come
+                if len(reads) == 3:  # a step has been said by then, and most tiles are still to come
                     assert left.wait(WAIT)
                     gc.collect()
                     collected.set()
