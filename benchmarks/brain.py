@@ -21,7 +21,8 @@ FIRST_MAP = """
 import time
 start = time.perf_counter()
 import numpy as np
-from encoding_nb import brain, surfaces
+from encoding_nb.brain import flatmaps
+from encoding_nb.brain import surfaces
 values = np.linspace(0, 1, brain.voxel_count(surfaces.SHIPPED))
 {draw}
 print(time.perf_counter() - start)
@@ -46,10 +47,10 @@ def first(draw: str) -> float:
 
 def redraw(function, n: int = 30) -> list[float]:
     """Milliseconds of each of n calls with new values, after one to warm up."""
-    from encoding_nb import brain, surfaces
+    from encoding_nb.brain import surfaces
 
     rng = np.random.default_rng(0)
-    maps = rng.normal(size=(n + 1, brain.voxel_count(surfaces.SHIPPED)))
+    maps = rng.normal(size=(n + 1, surfaces.voxel_count(surfaces.SHIPPED)))
     times = []
     for values in maps:
         start = time.perf_counter()
@@ -60,10 +61,11 @@ def redraw(function, n: int = 30) -> list[float]:
 
 VIEW = """
 import numpy as np
-from encoding_nb import Settings, brain
-from encoding_nb.panel.click_map import brain_view
+from encoding_nb import Settings
+
+from encoding_nb.panel import brain_view
 from encoding_nb.pipeline import Result
-from encoding_nb.surfaces import SHIPPED
+from encoding_nb.brain import SHIPPED
 n, rng = brain.voxel_count(SHIPPED), np.random.default_rng(0)
 scores, series = rng.random(n), {"story": rng.normal(size=(300, n)).astype("float32")}
 brain_view(Result(
@@ -140,7 +142,7 @@ def timed_clicks(page, n: int) -> list[float]:
 
 
 def main() -> None:
-    from encoding_nb import brain
+    from encoding_nb.brain import flatmaps
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{os.cpu_count()} cores, load {load:.1f}")
@@ -148,9 +150,9 @@ def main() -> None:
         print(f"{name:32s} {first(draw):8.2f} s")
     for height in (512, 1024):
         for name, function in {
-            "array": lambda v, s, h=height: brain.flat_array(v, s, height=h),
-            "live PNG": lambda v, s, h=height: brain.flat_png(v, s, height=h),
-            "live PNG, faded": lambda v, s, h=height: brain.flat_png(v, s, height=h, significant=v > 1),
+            "array": lambda v, s, h=height: flatmaps.flat_array(v, s, height=h),
+            "live PNG": lambda v, s, h=height: flatmaps.flat_png(v, s, height=h),
+            "live PNG, faded": lambda v, s, h=height: flatmaps.flat_png(v, s, height=h, significant=v > 1),
         }.items():
             times = redraw(function)
             report(f"{name}, {height} px", times)

@@ -47,7 +47,7 @@ def judge(is_so: bool, sentence: str) -> None:
 
 def bench_golden() -> None:
     """LITcoder's features through the GPU."""
-    from encoding_nb.activations import ActivationSpec, layer_activations
+    from encoding_nb.features import ActivationSpec, layer_activations
 
     golden, tiny = feature_benchmark.GOLDEN, feature_benchmark.TINY
     stimuli, worst = np.load(golden / "stimuli.npz"), 0.0
@@ -69,10 +69,8 @@ def bench_golden() -> None:
 
 
 def bench_features() -> None:
-    from encoding_nb.extraction import extract
-    from encoding_nb.loading import first_token, load_model, load_tokenizer
-    from encoding_nb.models import model_info
-    from encoding_nb.stimuli import context_windows
+    from encoding_nb.features import context_windows, model_info
+    from encoding_nb.features.language_model import extract, first_token, load_model, load_tokenizer
 
     words = feature_benchmark.story_words(N_WORDS)
     print(f"\nGPT-2 small's shape, {N_WORDS} words, lookback {LOOKBACK}, all layers")
@@ -180,10 +178,9 @@ def bench_plan(n_windows: int = 256, shape: tuple[int, int, int] = (28_800, 6_40
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from encoding_nb import ridge
-    from encoding_nb.extraction import extract
-    from encoding_nb.loading import load_model
-    from encoding_nb.models import model_info
-    from encoding_nb.stimuli import Windows
+    from encoding_nb.features import model_info
+    from encoding_nb.features.language_model import extract, load_model
+    from encoding_nb.features.tokens import Windows
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = feature_benchmark.gpt2_small_shape(Path(temporary))

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from joblib import Memory
 from encoding_nb import Settings, Story, Words, assembly, estimate, load_assembly, run
-from encoding_nb.activations import default_memory
+from encoding_nb.features import default_memory
 from encoding_nb.design import Trimming
 
 def made(n_stories, n_trs, n_voxels):

@@ -23,15 +23,18 @@ from pathlib import Path
 import numpy as np
 
 from encoding_nb import Settings, load_assembly, run
-from encoding_nb.activation_cache import entry_path, pack
-from encoding_nb.activations import ActivationSpec, cache_info, layer_activations
 from encoding_nb.design import add_delays, downsample
-from encoding_nb.extraction import extract
-from encoding_nb.features import joined_steps
-from encoding_nb.loading import first_token, load_model, load_tokenizer
-from encoding_nb.matrices import Inputs
-from encoding_nb.models import model_info
-from encoding_nb.stimuli import context_windows
+from encoding_nb.features import (
+    ActivationSpec,
+    cache_info,
+    context_windows,
+    joined_steps,
+    layer_activations,
+    model_info,
+)
+from encoding_nb.features.cache import entry_path, pack
+from encoding_nb.features.language_model import extract, first_token, load_model, load_tokenizer
+from encoding_nb.pipeline import Inputs
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 TINY = GOLDEN / "hf" / "tiny-gpt2"
@@ -125,7 +128,7 @@ def bench_extraction(folder: Path, n_words: int, sample: int) -> Path:
 
 def bench_cache(d_model: int = 768, n_words: int = 2000, n_layers: int = 13) -> None:
     print(f"\ncache: {n_words} words, {n_layers} layers of {d_model}")
-    from encoding_nb.activation_cache import read_layer, write_layer
+    from encoding_nb.features.cache import read_layer, write_layer
 
     rng = np.random.default_rng(0)
     folder = Path(tempfile.mkdtemp(prefix="enb-cache-"))

@@ -79,9 +79,9 @@ note = result.provenance["seconds"]
 """,
     "first flatmap in a process": """
 import numpy as np
-from encoding_nb.brain import flat_png
+from encoding_nb.brain.flatmaps import flat_png
 from encoding_nb.datasets.demo import SURFACE
-from encoding_nb.surfaces import voxel_count
+from encoding_nb.brain import voxel_count
 start()
 flat_png(np.linspace(0, 1, voxel_count(SURFACE)), SURFACE)
 """,

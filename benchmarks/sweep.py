@@ -63,7 +63,7 @@ for step in sweep_steps(assembly, grid, memory=memory):
 
 RATES = """
 from encoding_nb import activations, activation_cache, matrices, scoring
-from encoding_nb.sweep_shared import write_array
+from encoding_nb.sweep._shared import write_array
 rng = np.random.default_rng(0)
 def seconds(work, repeats=3):
     times = []

@@ -14,33 +14,66 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+from ._version import __version__ as __version__
 
 _HOME = {
-    "assembly": ("Assembly", "Story", "Surface", "Words"),
-    "estimates": ("estimate",),
-    "partitioning": ("partition",),
-    "lazy": ("LazyArray",),
-    "datasets": ("convert", "fetch_lebel", "load_assembly", "read_word_table", "save_assembly"),
-    "stimuli": ("context_windows", "read_textgrid"),
-    "activations": ("ActivationSpec", "available_models", "layer_activations", "model_info"),
-    "design": ("Trimming", "add_delays", "downsample", "standardize"),
-    "ridge": ("make_folds", "nested_cv", "ridge_cv"),
-    "scoring": ("correlation", "correlation_pvalues", "fdr", "noise_ceiling", "permutation_pvalues"),
-    "pipeline": ("Progress", "Result", "Settings", "run_steps", "to_code"),
-    "running": ("run",),
-    "records": ("compare_runs", "list_runs", "load_run", "save_run"),
-    "sweep": ("run_sweep", "settings_grid", "story_subsets", "sweep_steps", "sweep_table"),
-    "sweep_tables": ("curve_table",),
-    "sweep_plots": (
-        "plot_layer_profiles",
-        "plot_learning_curve",
-        "plot_lookback",
-        "plot_model_comparison",
-        "plot_sweep",
+    "assembly": (
+        "Assembly",
+        "LazyArray",
+        "Story",
+        "Surface",
+        "Words",
     ),
-    "brain": ("flatmap", "roi_table", "vertex_surface"),
-    "webgl": ("export_webgl", "serve_folder"),
+    "settings": ("Settings",),
+    "_progress": ("Progress",),
+    "datasets": (
+        "convert",
+        "fetch_lebel",
+        "load_assembly",
+        "read_textgrid",
+        "read_word_table",
+        "save_assembly",
+    ),
+    "features": (
+        "ActivationSpec",
+        "available_models",
+        "context_windows",
+        "layer_activations",
+        "model_info",
+    ),
+    "design": (
+        "Trimming",
+        "add_delays",
+        "downsample",
+        "standardize",
+    ),
+    "ridge": (
+        "make_folds",
+        "nested_cv",
+        "ridge_cv",
+    ),
+    "scoring": (
+        "correlation",
+        "correlation_pvalues",
+        "fdr",
+        "noise_ceiling",
+        "permutation_pvalues",
+    ),
+    "pipeline": (
+        "Result",
+        "estimate",
+        "partition",
+        "run",
+        "run_steps",
+        "to_code",
+    ),
+    "brain": (
+        "export_webgl",
+        "flatmap",
+        "roi_table",
+        "serve_folder",
+        "vertex_surface",
+    ),
     "plots": (
         "plot_best_layer",
         "plot_comparison",
@@ -54,7 +87,29 @@ _HOME = {
         "plot_trimming",
         "plot_voxel",
     ),
-    "panel": ("brain_view", "control_panel"),
+    "records": (
+        "compare_runs",
+        "list_runs",
+        "load_run",
+        "save_run",
+    ),
+    "sweep": (
+        "curve_table",
+        "plot_layer_profiles",
+        "plot_learning_curve",
+        "plot_lookback",
+        "plot_model_comparison",
+        "plot_sweep",
+        "run_sweep",
+        "settings_grid",
+        "story_subsets",
+        "sweep_steps",
+        "sweep_table",
+    ),
+    "panel": (
+        "brain_view",
+        "control_panel",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

@@ -5,17 +5,107 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from . import activations, plots
+from . import datasets, features, plots
 from .assembly import Assembly
-from .datasets import commands as data_commands
-from .datasets import load_assembly
-from .pipeline import Result, Settings, SettingsError
+from .datasets import load_assembly, save_assembly
+from .pipeline import Result, run
 from .records import RecordError, check_results_dir, save_run
-from .running import run
+from .settings import Settings, SettingsError
+
+
+class DataError(Exception):
+    """One sentence for standard error."""
+
+
+def add_to(commands: Any) -> None:
+    """Add both commands to an `argparse` object's subparsers."""
+    get = commands.add_parser(
+        "fetch", help="download parts of the LeBel et al. data set (OpenNeuro ds003020)"
+    )
+    get.add_argument("folder", help="where the data set is, or is to be")
+    get.add_argument("--subject", required=True, help="UTS01 to UTS09")
+    get.add_argument(
+        "--stories",
+        default="litcoder",
+        help="names with commas between them, or litcoder (25, as in the tutorial), authors (27), all",
+    )
+    get.add_argument("--no-surfaces", action="store_true", help="leave out the subject's pycortex files")
+    get.add_argument("--dry-run", action="store_true", help="only say what would be downloaded")
+    get.add_argument("--base-url", default=datasets.BUCKET, help="where files come from")
+    get.add_argument("--key-url", default=datasets.KEYS, help="where their git-annex keys come from")
+    get.set_defaults(command=_said(fetch_command))
+    change = commands.add_parser("convert", help="write a data set to one file of this package's format")
+    change.add_argument("source", help="a LITcoder .pkl, a ds003020 folder, 'demo', ...")
+    change.add_argument("target", help="the file to write, .h5")
+    change.add_argument("--subject")
+    change.add_argument("--stories", help="names with commas between them, or litcoder, authors")
+    change.add_argument("--repeats", action="store_true", help="the test story's single presentations too")
+    change.set_defaults(command=_said(convert_command))
+
+
+def _said(command: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """A command whose refusals are a `DataError`, and whose warnings are one line each."""
+
+    def run(arguments: argparse.Namespace) -> None:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say(f"Warning: {message}", sys.stderr)
+            try:
+                command(arguments)
+            except KeyboardInterrupt:
+                raise DataError("Stopped; run the same command again to go on from here.") from None
+            except (OSError, ValueError) as error:
+                raise DataError(str(error)) from None
+
+    return run
+
+
+def _say(text: str, stream: Any = None) -> None:
+    (stream or sys.stdout).write(f"{text}\n")
+    (stream or sys.stdout).flush()
+
+
+def _stories(text: str | None) -> str | list[str] | None:
+    if text is None or text in ("all", *datasets.STORY_LISTS):
+        return text
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def fetch_command(arguments: argparse.Namespace) -> None:
+    """Say how much there is to download, and download it unless this is a dry run."""
+    plan = datasets.plan_lebel(
+        arguments.folder,
+        subject=arguments.subject,
+        stories=_stories(arguments.stories),
+        surfaces=not arguments.no_surfaces,
+        base_url=arguments.base_url,
+        key_url=arguments.key_url,
+    )
+    _say(str(plan))
+    if arguments.dry_run:
+        for file in plan.missing:
+            _say(f"{file.size / 1e6:10.1f} MB  {file.path}")
+        return
+    datasets.fetch(plan, base_url=arguments.base_url)
+    _say(f"done; open it with load_assembly({str(plan.folder)!r}, subject={arguments.subject!r})")
+
+
+def convert_command(arguments: argparse.Namespace) -> None:
+    """Load, save, and say what was written."""
+    options = {"subject": arguments.subject, "stories": _stories(arguments.stories)}
+    given = {name: value for name, value in options.items() if value is not None}
+    if arguments.repeats:
+        given["repeats"] = True
+    assembly = load_assembly(arguments.source, **given)
+    path = save_assembly(assembly, arguments.target)
+    _say(f"{path}: {assembly!r}, {path.stat().st_size / 1e6:.1f} MB")
+
 
 NOTEBOOK = Path("notebooks") / "01_control_panel.ipynb"
 
@@ -86,12 +176,12 @@ def lab(arguments: argparse.Namespace) -> None:
 
 def cache(arguments: argparse.Namespace) -> None:
     """Say what the cache of activations holds, by model, and cut it down where that is asked for."""
-    memory = activations.default_memory() if arguments.folder is None else arguments.folder
+    memory = features.default_memory() if arguments.folder is None else arguments.folder
     if arguments.prune is not None:
-        freed = activations.prune_cache(memory, max_bytes=int(arguments.prune * 1e6))
+        freed = features.prune_cache(memory, max_bytes=int(arguments.prune * 1e6))
         print(f"removed {freed / 1e6:.1f} MB that were used longest ago")
-    found = activations.cache_info(memory)
-    print(f"{activations.store_folder(memory)}: {found.n_entries} entries, {found.n_bytes / 1e6:.1f} MB")
+    found = features.cache_info(memory)
+    print(f"{features.store_folder(memory)}: {found.n_entries} entries, {found.n_bytes / 1e6:.1f} MB")
     for model, (n_entries, n_bytes) in sorted(found.by_model.items()):
         print(f"  {model}: {n_entries} entries, {n_bytes / 1e6:.1f} MB")
 
@@ -130,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     )
     view.add_argument("--notebook", default=str(NOTEBOOK))
     view.set_defaults(command=lab)
-    data_commands.add_to(commands)
+    add_to(commands)
     kept = commands.add_parser("cache", help="what the cache of activations holds, and cutting it down")
     kept.add_argument(
         "--prune", type=_megabytes, metavar="MB", help="remove the longest unused down to this size"
@@ -150,7 +240,7 @@ def main() -> None:
         arguments.command(arguments)
     except SettingsError as error:
         raise SystemExit(f"{error.field}: {error}") from None
-    except (data_commands.DataError, RecordError) as error:
+    except (DataError, RecordError) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -1,13 +1,13 @@
-"""What a fit is asked to do, and what stands against it.
+"""What a fit is asked to do: `Settings`, and the rules that each of its values keeps.
 
-`Settings` is frozen and typed; `check` finds every problem before any work begins: it reads a model's
-configuration but not its weights, and the shapes of the BOLD but not its values. What settings make of an assembly,
-and what they may hold, have their own files; the former is to be had from here.
+`Settings` is frozen and typed. Its rules look at the values alone; what they mean for a data set is checked in
+`pipeline.plan`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -16,29 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from . import activations, design, features, folds
-from .assembly import Array, Assembly, require_assembly
-from .assembly_checks import shown
+from . import design, features, ridge
+from ._validation import shown
 from .design import Trimming
-from .permutation import LEAST_BLOCKS, LEAST_ROWS
-from .setting_rows import (
-    SettingsError,
-    Split,
-    inner_folds,
-    n_kept_rows,
-    outer_folds,
-    split_stories,
-    story_numbers,
-)
-from .setting_values import ALTERNATIVES, SIGNIFICANCE, check_values
+from .features import CONTEXT_TYPES, PROCESSINGS
 
-# the permutation test shuffles blocks: with fewer there are too few orders to tell anything apart
-# of nested cross-validation: inner folds are looked at in the outer folds that train on fewest rows
-_OUTER_FOLDS_LOOKED_AT = 50
-_FOLD_FIELDS = ("folding_type", "n_inner_folds", "chunk_length", "seed")
-_MODEL_FIELDS = ("modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride")
-_MODEL_FIELDS += ("processing", "last_token", "use_stored_contexts", "embedding")
-_LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
+
+class SettingsError(ValueError):
+    """A setting that cannot be, found before any work; `field` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 @dataclass(frozen=True)
@@ -164,7 +153,7 @@ class Settings:
     def _spec_of(self, modality: str) -> features.FeatureSpec:
         if modality != "language_model":
             return features.FeatureSpec(modality=modality, embedding=self.embedding or self.model_name)
-        spec = activations.ActivationSpec(
+        spec = features.ActivationSpec(
             model_name=self.model_name,
             lookback=self.lookback,
             context_type=self.context_type,
@@ -207,167 +196,6 @@ def _as_tuple(name: str, value: Any) -> tuple:
         ) from None
 
 
-def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
-    """What stands against this fit: {setting: one sentence}, empty when it can start.
-
-    Reads a model's configuration, not its weights, and no BOLD. Raises nothing, whatever the settings hold.
-
-    Raises
-    ------
-    TypeError
-        No Assembly, or no Settings, such as a mapping of them.
-    """
-    require_assembly(assembly, "check")
-    require_settings(settings, "check")
-    problems = check_values(settings)
-    if not problems.keys() & set(_MODEL_FIELDS):
-        problems |= _check_features(settings)
-    if settings.device == "cuda" and (problem := activations.device_problem("cuda")):
-        problems["device"] = problem
-    if problems.keys() & {"stories", "test_stories", "use_train_test_split"}:
-        return problems
-    try:
-        split = split_stories(assembly, settings)
-    except SettingsError as error:
-        return problems | {error.field: str(error)}
-    problems |= _check_contexts(assembly, settings, split, problems)
-    return problems if "trimming" in problems else problems | _check_rows(assembly, settings, split, problems)
-
-
-def _check_features(settings: Settings) -> dict[str, str]:
-    """Problems of the feature spaces: their model, layer, lookback and file."""
-    problems = {}
-    spaces = (settings.modality, *settings.joined_with)
-    if "embeddings" in spaces:
-        problems |= _check_embedding(settings)
-    if "language_model" in spaces:
-        spec = settings.feature_specs["language_model"].activation
-        problems |= activations.check_spec(
-            spec, layer_idx=settings.layer_idx, stored=settings.use_stored_contexts
-        )
-    return problems
-
-
-def _check_embedding(settings: Settings) -> dict[str, str]:
-    """Problems of static embeddings: a file that is not there, a model that is not known."""
-    if settings.embedding is None:
-        spec = activations.ActivationSpec(settings.model_name, lookback=1)
-        found = activations.check_spec(spec, layer_idx=0)
-        return {name: sentence for name, sentence in found.items() if name == "model_name"}
-    if features.is_vector_file(settings.embedding):
-        return {}
-    return {
-        "embedding": f"There is no file of word vectors at {settings.embedding!r}; check the path, or leave "
-        f"embedding=None, which takes the input embedding of model_name."
-    }
-
-
-def _check_contexts(
-    assembly: Assembly, settings: Settings, split: Split, problems: Mapping[str, str]
-) -> dict[str, str]:
-    """Stored windows that are asked for and that a story does not have."""
-    if settings.use_stored_contexts is not True or problems.keys() & set(_MODEL_FIELDS):
-        return {}
-    spec = settings.feature_specs.get("language_model")
-    if spec is None:
-        return {}
-    for name in (*split.train, *split.test):
-        try:
-            features.stored_contexts(assembly.stories[name], spec)
-        except ValueError as error:
-            return {"use_stored_contexts": str(error)}
-    return {}
-
-
-def _check_rows(
-    assembly: Assembly, settings: Settings, split: Split, problems: Mapping[str, str]
-) -> dict[str, str]:
-    """Problems of the rows that are left: trimming, delays, folds, and the permutation test's blocks."""
-    try:
-        train = {s: n_kept_rows(assembly.stories[s], settings.trimming, test=False) for s in split.train}
-        test = {s: n_kept_rows(assembly.stories[s], settings.trimming, test=True) for s in split.test}
-    except SettingsError as error:
-        return {error.field: str(error)}
-    found = {}
-    if "fir_delays" not in problems:
-        found |= _check_delays(settings, [*train.items(), *test.items()])
-    fold_fields = _FOLD_FIELDS if split.test else (*_FOLD_FIELDS, "n_outer_folds")
-    if problems.keys() & set(fold_fields):
-        return found
-    try:
-        scored = _held_out_rows(np.repeat(np.arange(len(train)), list(train.values())), settings)
-    except SettingsError as error:
-        return found | {error.field: str(error)}
-    n_rows = sum(test.values()) if split.test else scored
-    if settings.significance == "permutation" and "block_trs" not in problems:
-        found |= _check_blocks(settings, n_rows)
-    if settings.significance == "parametric" and n_rows < _LEAST_PARAMETRIC:
-        found["trimming"] = (
-            f"{', '.join(split.test)} (test story): trimming keeps {n_rows} rows, and p-values need "
-            f"{_LEAST_PARAMETRIC} or more; keep more rows or hold out more stories."
-        )
-    return found
-
-
-def _check_delays(settings: Settings, n_rows: Sequence[tuple[str, int]]) -> dict[str, str]:
-    """A delay that carries every word of a story out of its rows leaves columns of nothing but zeros."""
-    story, shortest = min(n_rows, key=lambda pair: pair[1])
-    furthest = max(settings.fir_delays, key=abs)
-    if abs(furthest) < shortest:
-        return {}
-    return {
-        "fir_delays": f"Expected delays shorter than every story, got {furthest} TRs where {story} keeps {shortest}; "
-        f"try (1, 2, 3, 4)."
-    }
-
-
-def _held_out_rows(groups: Array, settings: Settings) -> int:
-    """Make the folds that the fit will make; how many rows nested cross-validation scores, else 0."""
-    if settings.use_train_test_split:
-        _made(lambda: inner_folds(groups, settings), "n_inner_folds")
-        return 0
-    outer = _made(lambda: outer_folds(groups, settings), "n_outer_folds")
-    numbers = sorted(range(len(outer)), key=lambda number: len(outer[number].train))
-    for number in numbers[:_OUTER_FOLDS_LOOKED_AT]:
-        labels = groups[outer[number].train]
-        _made(
-            lambda labels=labels: inner_folds(labels, settings),
-            "n_inner_folds",
-            where=f"Inner folds within outer fold {number + 1} of {len(outer)}: ",
-        )
-    return len(np.unique(np.concatenate([fold.test for fold in outer])))
-
-
-def _made(make: Callable[[], list[folds.Fold]], n_folds: str, *, where: str = "") -> list[folds.Fold]:
-    """Folds, or a SettingsError that names the setting which `make_folds` objects to."""
-    try:
-        return make()
-    except folds.FoldError as error:
-        field = {"n_folds": n_folds, "groups": "folding_type", "trim_size": "folding_type"}
-        raise SettingsError(field.get(error.argument, error.argument), f"{where}{error}") from None
-
-
-def _check_blocks(settings: Settings, n_rows: int) -> dict[str, str]:
-    """Held-out rows that are too few to permute, or make too few blocks."""
-    if settings.block_trs is None:
-        if n_rows >= LEAST_ROWS:
-            return {}
-        return {
-            "significance": f"The permutation test needs {LEAST_ROWS} held-out rows or more, got {n_rows}; hold out "
-            f"more stories, trim less, or choose significance='parametric'."
-        }
-    n_blocks = -(-n_rows // settings.block_trs)
-    if n_blocks >= LEAST_BLOCKS:
-        return {}
-    most = (n_rows - 1) // (LEAST_BLOCKS - 1)
-    advice = f"choose a block of at most {most} TRs" if most else "choose significance='parametric'"
-    advice += ", None, which shuffles phases,"
-    return {
-        "block_trs": f"The permutation test needs {LEAST_BLOCKS} blocks or more, and {n_rows} held-out rows in blocks "
-        f"of {settings.block_trs} TRs make {n_blocks}; {advice} or hold out more stories."
-    }
-
-
 def require_settings(value: Any, caller: str) -> None:
     """Refuse what is not a Settings, such as a mapping of them, where `caller` is the function that was called.
 
@@ -384,24 +212,255 @@ def require_settings(value: Any, caller: str) -> None:
     )
 
 
-def refuse(assembly: Assembly, settings: Settings) -> None:
-    """Raise the first of `check`'s problems as a `SettingsError`."""
-    for name, message in check(assembly, settings).items():
-        raise SettingsError(name, message)
+ALTERNATIVES = ("greater", "two-sided")
+SIGNIFICANCE = ("parametric", "permutation")
+DEVICES = ("auto", "cpu", "cuda")
+FILTERS = ("lanczos", "sinc")
+# gabor needs frequencies and a width, which a fit's settings do not hold
+DOWNSAMPLE_METHODS = tuple(name for name in design.DOWNSAMPLERS if name != "gabor")
+MOST = 2**63 - 1  # the largest whole number that arrays can hold
+
+Test = Callable[[Any], bool]
+Used = Callable[["Settings"], bool]
 
 
-__all__ = [
-    "ALTERNATIVES",
-    "SIGNIFICANCE",
-    "Settings",
-    "SettingsError",
-    "Split",
-    "check",
-    "inner_folds",
-    "n_kept_rows",
-    "outer_folds",
-    "refuse",
-    "require_settings",
-    "split_stories",
-    "story_numbers",
-]
+@dataclass(frozen=True)
+class _Rule:
+    """What a setting may hold: its kind, always, and its range, where `used` says that it matters."""
+
+    expected: str
+    kind: Test
+    range: Test = lambda value: True
+    used: Used = lambda settings: True
+    advice: str = ""
+
+
+def check_values(settings: Settings) -> dict[str, str]:
+    """Settings that hold what they cannot, each with one sentence: expected, got, and what to try.
+
+    Parameters
+    ----------
+    settings : Settings
+        May hold anything; nothing is raised.
+    """
+    problems = {}
+    for name, rule in _RULES.items():
+        value = getattr(settings, name)
+        if not rule.kind(value) or (rule.used(settings) and not rule.range(value)):
+            problems[name] = f"Expected {rule.expected}, got {_shown(value)}{rule.advice}."
+    for name, known in _CHOICES.items():
+        value = getattr(settings, name)
+        if not (isinstance(value, str) and value in known):
+            problems[name] = _unknown(name, value, known)
+    return problems | _check_spaces(settings)
+
+
+def _shown(value: Any) -> str:
+    """A value for a sentence; its kind where it cannot be written."""
+    if isinstance(value, int) and abs(value) > MOST:
+        return "a number too large to count with"
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - whatever a repr may raise, such as that of thousands of digits
+        return f"a {type(value).__name__} that cannot be written out"
+
+
+def _unknown(name: str, value: Any, known: Sequence[str] | Mapping[str, Any]) -> str:
+    if name == "downsample_method" and _is(value, "gabor"):
+        return (
+            f"Downsampling by 'gabor' needs frequencies and a width that a fit's settings do not hold; choose one of "
+            f"{', '.join(known)}, or call design.downsample."
+        )
+    return f"Unknown {name.replace('_', ' ')} {_shown(value)}; choose one of {', '.join(known)}."
+
+
+def _check_spaces(settings: Settings) -> dict[str, str]:
+    problems = {}
+    known = ", ".join(features.FEATURE_SPACES)
+    joined = settings.joined_with if isinstance(settings.joined_with, tuple) else (settings.joined_with,)
+    for name, chosen in (("modality", (settings.modality,)), ("joined_with", joined)):
+        for space in chosen:
+            if not (isinstance(space, str) and space in features.FEATURE_SPACES):
+                problems[name] = f"Unknown feature space {_shown(space)}; choose among {known}."
+    spaces = (settings.modality, *joined)
+    if not problems and len(set(spaces)) < len(spaces):
+        problems["joined_with"] = (
+            f"Expected each feature space once, got {', '.join(spaces)}; leave the second one out."
+        )
+    return problems
+
+
+# ---------------------------------------------------------------------- kinds and ranges
+
+
+def _is(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an int that arrays can hold, and not True or False."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a number is finite as a float, which it is computed with."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_none_or(kind: Test) -> Test:
+    return lambda value: value is None or kind(value)
+
+
+def _at_least(least: int) -> Test:
+    return lambda value: value >= least
+
+
+def _are(kind: Test, *, empty: bool = False) -> Test:
+    """A tuple of things of one kind, each of them once."""
+
+    def holds(values: Any) -> bool:
+        if not isinstance(values, tuple) or not all(map(kind, values)):
+            return False
+        return len(set(values)) == len(values) and (empty or len(values) > 0)
+
+    return holds
+
+
+def _is_alpha(value: Any) -> bool:
+    return _is_number(value) and _is_finite(value) and value > 0
+
+
+def _are_alphas(values: Any) -> bool:
+    return isinstance(values, tuple) and len(values) > 0 and all(map(_is_alpha, values))
+
+
+def _uses(space: str) -> Used:
+    def used(settings: Settings) -> bool:
+        joined = settings.joined_with if isinstance(settings.joined_with, tuple) else ()
+        return any(_is(chosen, space) for chosen in (settings.modality, *joined))
+
+    return used
+
+
+_language_model = _uses("language_model")
+
+
+def _uses_model(settings: Settings) -> bool:
+    return _language_model(settings) or (_uses("embeddings")(settings) and settings.embedding is None)
+
+
+def _filters(settings: Settings) -> bool:
+    return any(_is(settings.downsample_method, method) for method in FILTERS)
+
+
+def _nested(settings: Settings) -> bool:
+    return settings.use_train_test_split is False
+
+
+def _permutes(settings: Settings) -> bool:
+    return _is(settings.significance, "permutation")
+
+
+def _count(what: str, least: int, used: Used = lambda settings: True, advice: str = "") -> _Rule:
+    return _Rule(f"{what} as a whole number of {least} or more", is_whole, _at_least(least), used, advice)
+
+
+def _flag(name: str) -> _Rule:
+    return _Rule(f"{name} as True or False", _is_flag)
+
+
+def _names(what: str) -> _Rule:
+    return _Rule(f"{what} as names, each once", _is_none_or(_are(lambda n: isinstance(n, str), empty=True)))
+
+
+_CHOICES: dict[str, Sequence[str] | Mapping[str, Any]] = {
+    "context_type": CONTEXT_TYPES,
+    "processing": PROCESSINGS,
+    "downsample_method": DOWNSAMPLE_METHODS,
+    "folding_type": ridge.FOLDING_TYPES,
+    "alternative": ALTERNATIVES,
+    "significance": SIGNIFICANCE,
+    "device": DEVICES,
+}
+
+_RULES: dict[str, _Rule] = {
+    "joined_with": _Rule(
+        "joined_with as feature spaces",
+        lambda value: isinstance(value, tuple),
+        advice="; leave it empty for one",
+    ),
+    "model_name": _Rule(
+        "a model's name or folder",
+        lambda value: True,
+        _is_text,
+        _uses_model,
+        advice="; 'demo' is there always",
+    ),
+    "layer_idx": _count("the layer", 0, _language_model),
+    "last_token": _flag("last_token"),
+    "lookback": _count("the lookback", 1, lambda s: _language_model(s) and s.use_stored_contexts is not True),
+    "stride": _Rule(
+        "the stride as a whole number of tokens of 1 or more, or None",
+        _is_none_or(is_whole),
+        _is_none_or(_at_least(1)),
+        lambda s: _language_model(s) and _is(s.context_type, "strided"),
+    ),
+    "use_stored_contexts": _flag("use_stored_contexts"),
+    "embedding": _Rule("a file of word vectors, or None for the model's own", _is_none_or(_is_text)),
+    "downsample_window": _count("the filter's window", 1, _filters, "; the usual one is 3"),
+    "cutoff_mult": _Rule(
+        "the cutoff as a finite multiple of the TR rate above 0",
+        _is_number,
+        lambda value: _is_finite(value) and value > 0,
+        _filters,
+        "; the usual one is 1.0",
+    ),
+    "fir_delays": _Rule(
+        "at least one delay, as a whole number of TRs, and each once",
+        _are(is_whole),
+        advice="; try (1, 2, 3, 4)",
+    ),
+    "trimming": _Rule(
+        "a Trimming",
+        lambda value: isinstance(value, Trimming),
+        advice='; write from encoding_nb.design import TRIMMINGS, then trimming=TRIMMINGS["lebel"] (there are '
+        f"{', '.join(design.TRIMMINGS)})",
+    ),
+    "use_train_test_split": _flag("use_train_test_split"),
+    "stories": _names("stories"),
+    "test_stories": _names("test stories"),
+    "n_inner_folds": _count("the inner folds", 2),
+    "n_outer_folds": _count("the outer folds", 2, _nested),
+    "chunk_length": _count("the length of a chunk in TRs", 1),
+    "alphas": _Rule("at least one alpha and all of them finite and above 0", _are_alphas),
+    "single_alpha": _flag("single_alpha"),
+    "use_corr": _flag("use_corr"),
+    "normalpha": _flag("normalpha"),
+    "prediction_floor": _Rule(
+        "a finite prediction floor of 0 or more", _is_number, lambda value: _is_finite(value) and value >= 0
+    ),
+    "fdr_q": _Rule("a false discovery rate between 0 and 1", _is_number, lambda value: 0 < value < 1),
+    "n_permutations": _count("the permutations", 1, _permutes),
+    "block_trs": _Rule(
+        "the block of the permutation test as a whole number of TRs of 1 or more, or None, which shuffles phases",
+        _is_none_or(is_whole),
+        _is_none_or(_at_least(1)),
+        _permutes,
+    ),
+    "seed": _count("the seed", 0),
+}

@@ -9,9 +9,8 @@ import pandas
 import pytest
 import torch
 
-from encoding_nb.assembly import Assembly, Story, Surface, Words, check_words_in_run
-from encoding_nb.assembly_checks import require_path
-from encoding_nb.lazy import LazyArray
+from encoding_nb._validation import require_path
+from encoding_nb.assembly import Assembly, LazyArray, Story, Surface, Words, check_words_in_run
 
 
 def make_words(n=6):

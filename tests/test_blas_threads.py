@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from encoding_nb import blas_threads
-from encoding_nb.blas_threads import blas_by_thread, blas_limited, n_threads
+from encoding_nb import _machine
+from encoding_nb._machine import blas_by_thread, blas_limited, n_threads
 
 WAIT = 30  # seconds, for what takes none
 
@@ -162,4 +162,4 @@ def test_one_keeper_is_enough():
         with blas_limited(1):
             pass
     assert [thread.name for thread in threading.enumerate()].count("encoding_nb-blas") == 1
-    assert blas_threads._keeper[0].daemon, "the process may end while it waits"
+    assert _machine._keeper[0].daemon, "the process may end while it waits"

@@ -4,8 +4,8 @@ import numpy as np
 import psutil
 import pytest
 
-from encoding_nb import machine
-from encoding_nb.blas_threads import blas_limited, n_threads
+from encoding_nb import _machine
+from encoding_nb._machine import blas_limited, n_threads
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def roomy(monkeypatch):
 
 
 def test_the_machine_is_the_limit_where_no_container_is(tmp_path, roomy):
-    assert machine.free_memory(control_groups=tmp_path) == 16_000_000_000
+    assert _machine.free_memory(control_groups=tmp_path) == 16_000_000_000
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -29,30 +29,30 @@ def test_a_container_is_the_limit_where_it_allows_less(tmp_path, roomy, version)
     folder.mkdir(exist_ok=True)
     (folder / names[0]).write_text("2000000000\n")
     (folder / names[1]).write_text("1500000000\n")
-    assert machine.free_memory(control_groups=tmp_path) == 500_000_000
+    assert _machine.free_memory(control_groups=tmp_path) == 500_000_000
     # files that the kernel keeps in memory while there is room are given back
     (folder / "memory.stat").write_text(f"anon 5\n{names[2]} 300000000\n")
-    assert machine.free_memory(control_groups=tmp_path) == 800_000_000
+    assert _machine.free_memory(control_groups=tmp_path) == 800_000_000
 
 
 def test_a_container_without_a_limit_says_max(tmp_path, roomy):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1500000000\n")
-    assert machine.free_memory(control_groups=tmp_path) == 16_000_000_000
+    assert _machine.free_memory(control_groups=tmp_path) == 16_000_000_000
 
 
 def test_a_container_above_its_limit_has_nothing_left(tmp_path, roomy):
     (tmp_path / "memory.max").write_text("100\n")
     (tmp_path / "memory.current").write_text("150\n")
-    assert machine.free_memory(control_groups=tmp_path) == 0
+    assert _machine.free_memory(control_groups=tmp_path) == 0
 
 
 def test_rates_are_measured_once_and_are_a_processors():
-    rates = machine.rates()
-    assert machine.rates() is rates
+    rates = _machine.rates()
+    assert _machine.rates() is rates
     with blas_limited(1):
-        beside_a_fit = machine.rates()
-    assert machine.rates() is rates
+        beside_a_fit = _machine.rates()
+    assert _machine.rates() is rates
     assert (beside_a_fit is rates) == (n_threads() == 1)
     for rate in (rates.single, rates.double, rates.elements):
         assert np.isfinite(rate) and 1e7 < rate < 1e16

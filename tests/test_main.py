@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from encoding_nb import __main__ as command_line
-from encoding_nb.activation_cache import cache_info, store_folder, write_layer
+from encoding_nb import __main__
 from encoding_nb.assembly import Assembly, Story, Words
+from encoding_nb.features import cache_info, store_folder
+from encoding_nb.features.cache import write_layer
 from encoding_nb.records import list_runs, load_run
 
-from .test_records import make_result
+from .records.test_records import make_result
 
 
 def test_score_table_gives_median_and_share_per_area():
@@ -21,7 +22,7 @@ def test_score_table_gives_median_and_share_per_area():
     )
     assembly.truth["areas"]["noise"][2] = True
     result = SimpleNamespace(scores=np.array([0.5, 0.7, 0.1]), significant=np.array([True, False, False]))
-    lines = command_line.score_table(result, assembly).splitlines()
+    lines = __main__.score_table(result, assembly).splitlines()
     assert lines[1].split() == ["language", "2", "0.600", "50.0%"]
     assert lines[2].split()[:2] == ["noise", "1"]
 
@@ -33,10 +34,10 @@ def small_demo(monkeypatch):
     story = Story("s", Words(("a",), [0.0], [0.5]), 2.0 * np.arange(9), np.zeros((9, 30)))
     truth = {"areas": {"noise": np.ones(30, bool)}}
     assembly = Assembly("S", 2.0, {"s": story}, truth=truth, source="demo")
-    monkeypatch.setattr(command_line, "load_assembly", lambda name: assembly)
-    monkeypatch.setattr(command_line, "run", lambda assembly, settings: result)
-    monkeypatch.setattr(command_line.plots, "plot_flatmap", command_line.plots.plot_alphas)
-    monkeypatch.setattr(command_line, "execute_notebook", lambda notebook, out_dir: out_dir / "page.html")
+    monkeypatch.setattr(__main__, "load_assembly", lambda name: assembly)
+    monkeypatch.setattr(__main__, "run", lambda assembly, settings: result)
+    monkeypatch.setattr(__main__.plots, "plot_flatmap", __main__.plots.plot_alphas)
+    monkeypatch.setattr(__main__, "execute_notebook", lambda notebook, out_dir: out_dir / "page.html")
     return result
 
 
@@ -47,7 +48,7 @@ def test_the_demo_leaves_a_record(small_demo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", ["encoding_nb", "demo", "--results", str(out), "--notebook", str(notebook)]
     )
-    command_line.main()
+    __main__.main()
     table = list_runs(out)
     assert list(table["status"]) == ["whole"] and list(table["name"]) == ["demo"]
     assert f"wrote {table['path'][0]}" in capsys.readouterr().out
@@ -58,7 +59,7 @@ def test_a_results_folder_that_is_a_file_is_refused_in_one_line(tmp_path, monkey
     (tmp_path / "results").write_text("")
     monkeypatch.setattr(sys, "argv", ["encoding_nb", "demo", "--results", str(tmp_path / "results")])
     with pytest.raises(SystemExit, match="expected a folder for records, but"):
-        command_line.main()
+        __main__.main()
 
 
 def test_a_layer_that_cannot_be_is_refused_in_one_line(tmp_path):
@@ -77,11 +78,11 @@ def test_the_cache_is_told_and_cut_down(tmp_path, monkeypatch, capsys):
             write_layer(store_folder(tmp_path), model.ljust(64, "k"), number, layer, {"model": model})
     asked = ["encoding_nb", "cache", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", asked)
-    command_line.main()
+    __main__.main()
     told = capsys.readouterr().out
     assert "4 entries" in told and "one: 2 entries" in told and "other: 2 entries" in told
     monkeypatch.setattr(sys, "argv", [*asked, "--prune", "0"])
-    command_line.main()
+    __main__.main()
     assert cache_info(tmp_path).n_entries == 0 and "0 entries, 0.0 MB" in capsys.readouterr().out
 
 
@@ -90,7 +91,7 @@ def test_a_cache_that_is_not_there_is_no_empty_one(tmp_path, monkeypatch, capsys
     for wrong in (tmp_path / "nowhere", tmp_path / "file"):
         monkeypatch.setattr(sys, "argv", ["encoding_nb", "cache", "--folder", str(wrong)])
         with pytest.raises(SystemExit) as ended:
-            command_line.main()
+            __main__.main()
         assert ended.value.code == 2
         assert f"there is no such folder as '{wrong}'; check the path" in capsys.readouterr().err
 
@@ -99,5 +100,5 @@ def test_a_cache_that_is_not_there_is_no_empty_one(tmp_path, monkeypatch, capsys
 def test_a_size_of_the_cache_that_cannot_be(size, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["encoding_nb", "cache", f"--prune={size}"])
     with pytest.raises(SystemExit):
-        command_line.main()
+        __main__.main()
     assert f"expected megabytes of 0 or more, got '{size}'" in capsys.readouterr().err

@@ -105,11 +105,10 @@ def test_runner_gives_each_notebook_an_empty_cache_and_reports_a_failure(runner,
 
 
 def test_gallery_draws_every_plot():
-    from encoding_nb import plots, sweep_plots
+    from encoding_nb import plots, sweep
 
     source = "\n".join(text for _, text in cells_of(NOTEBOOKS[-1], "code"))
-    known = {name for module in (plots, sweep_plots) for name in vars(module) if name.startswith("plot_")}
-    known -= {"plot_parts"}
+    known = {name for module in (plots, sweep) for name in vars(module) if name.startswith("plot_")}
     assert len(known) > 20
     assert {name for name in known if not re.search(rf"\b{name}\(", source)} == set()
 

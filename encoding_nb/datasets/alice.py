@@ -21,7 +21,7 @@ from numpy.polynomial import legendre
 
 from ..assembly import Array, Assembly, Story, check_words_in_run
 from ..design import Trimming
-from ..stimuli import read_textgrid
+from .textgrid import read_textgrid
 
 TR = 2.0  # seconds
 FIRST_ROW = 20.0  # seconds, in the TextGrid's time

@@ -26,11 +26,12 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.stats import gamma
 
-from .. import features, stimuli, surfaces
+from .. import brain, features
 from ..assembly import Array, Assembly, Story, Words
+from . import textgrid
 
 DATA = Path(__file__).resolve().parent / "demo_data"
-SURFACE = surfaces.SHIPPED
+SURFACE = brain.SHIPPED
 VOXEL_MM = (4.13, 2.24, 2.24)  # z, y, x of S1's transform "fullhead"
 SUBJECT = "S1 (simulated BOLD)"
 SEED = 20261123
@@ -51,7 +52,7 @@ TRIMMED_TRS = 10
 
 def read_story_words(name: str) -> Words:
     """Words of a demo story."""
-    return stimuli.read_textgrid(DATA / "stories" / f"{name}.TextGrid", tier="word")
+    return textgrid.read_textgrid(DATA / "stories" / f"{name}.TextGrid", tier="word")
 
 
 def story_names() -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def _zscore(signal: Array) -> Array:
 @cache
 def rois() -> dict[str, Array]:
     """{name: (n_voxels,) bool}: the areas drawn on S1's flatmap."""
-    return surfaces.roi_masks(SURFACE)
+    return brain.roi_masks(SURFACE)
 
 
 @cache
@@ -117,7 +118,7 @@ def _distance_mm(voxels: Array) -> Array:
     """(n_voxels,) distance in mm of every voxel from the nearest of `voxels`."""
     from scipy.spatial import cKDTree
 
-    positions = np.argwhere(surfaces.surface_mask(SURFACE)) * VOXEL_MM
+    positions = np.argwhere(brain.surface_mask(SURFACE)) * VOXEL_MM
     return cKDTree(positions[voxels]).query(positions)[0]
 
 
@@ -170,7 +171,7 @@ class SimulatedRepeats:
 
     def __init__(self, name: str, words: Words, n_repeats: int) -> None:
         self._name, self._words = name, words
-        self.shape = (n_repeats, len(tr_times(words)) - TRIMMED_TRS - 5, surfaces.voxel_count(SURFACE))
+        self.shape = (n_repeats, len(tr_times(words)) - TRIMMED_TRS - 5, brain.voxel_count(SURFACE))
         self.dtype = np.dtype(np.float32)
 
     def presentations(self, repeats: Iterable[int]) -> Iterator[Array]:

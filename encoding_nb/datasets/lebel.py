@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..assembly import Array, Assembly, Story, Surface, check_words_in_run
-from ..lazy import LazyArray
-from ..stimuli import read_textgrid
-from .annex import check_downloaded, is_downloaded
+from ..assembly import Array, Assembly, LazyArray, Story, Surface, check_words_in_run
+from ._download import check_downloaded, is_downloaded
+from .textgrid import read_textgrid
 
 if TYPE_CHECKING:
     import h5py
+
 
 TR = 2.0  # seconds
 SECONDS_BEFORE = 10.0  # scanned before the sound starts

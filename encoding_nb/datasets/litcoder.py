@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ..assembly import Array, Assembly, Story, Surface, Words, check_words_in_run
-from ..lazy import LazyArray
-from ..stimuli import CONTEXT_TYPES
-from .pickles import Record, read_pickle
+from ..assembly import Array, Assembly, LazyArray, Story, Surface, Words, check_words_in_run
+from ..features import CONTEXT_TYPES
+from ._pickles import Record, read_pickle
 
 ASSEMBLY = ("encoding.assembly.assemblies", "SimpleNeuroidAssembly")
 STORY = ("encoding.assembly.story_data", "StoryData")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .._validation import require_path
 from ..assembly import Words
-from ..assembly_checks import require_path
-from .annex import check_downloaded
+from ._download import check_downloaded
 
 WORD_COLUMNS = ("word", "words", "text", "token", "value", "trial_type")  # tried in this order
 MISSING = ("n/a", "")

@@ -10,8 +10,7 @@ docstrings: a misspelt key is an error, a voxel without variance is counted, a l
 """
 
 from .assembly import LitcoderAssembly, StoryData, load_assembly
-from .downsampling import FIR, Downsampler
-from .extractors import FeatureExtractor, FeatureExtractorFactory
+from .features import FIR, Downsampler, FeatureExtractor, FeatureExtractorFactory
 from .model import NestedCVModel
 from .trainer import AbstractTrainer
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import ridge, scoring
+from .._validation import refuse_unknown
 from ..assembly import Array
-from .names import refuse_unknown
 
 ALPHAS = tuple(float(alpha) for alpha in np.logspace(-1, 8, 10))
 # added to the standard deviation of predictions when LITcoder compares alphas by correlation

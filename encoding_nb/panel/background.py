@@ -56,6 +56,3 @@ class Latest:
                 self._work(*arguments)
             except Exception:  # the next that is asked for must still be worked on
                 LOG.exception("the panel's background work failed")
-
-
-__all__ = ["Latest"]

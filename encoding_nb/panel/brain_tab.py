@@ -11,7 +11,7 @@ import numpy as np
 
 from ..assembly import Array
 from ..pipeline import Result
-from ..plot_parts import SCORE
+from ..plots import SCORE
 from .click_map import BrainView
 from .runs import BestLayer
 from .tabs import ResultTab
@@ -176,6 +176,3 @@ class BrainTab(ResultTab):
         # the best layer is of voxels that count in any of the layers, whatever they do in this one
         significant = None if "categories" in chosen else result.significant
         self.view.show(**chosen, significant=significant, nonsignificant=self.voxels.value)
-
-
-__all__ = ["BrainTab"]

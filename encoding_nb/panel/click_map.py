@@ -12,7 +12,6 @@ import contextlib
 import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -20,15 +19,12 @@ import numpy as np
 import traitlets
 
 from .. import brain
+from .._validation import require_result
 from ..assembly import Array, Surface
-from ..assembly_checks import require_result
-from ..colours import map_note, value_limits
-from ..painting import png
+from ..brain import Regions, map_note, png, region_masks, value_limits
 from ..pipeline import Result
-from ..plot_parts import SCORE, known_story, unit, whose
-from ..region_plots import region_picture
-from ..regions import Regions, region_masks
-from .map_parts import areas_of, course_of, row_places, stops
+from ..plots import SCORE, known_story, region_picture, unit, whose
+from ..web import WEB, areas_of, course_of, row_places, stops
 
 NONE = -1
 HINT = "Click the map to see a voxel's time course; arrow keys move on from there."
@@ -59,8 +55,8 @@ class BrainView(anywidget.AnyWidget):
 
     with_regions = True  # whether outlines of areas are drawn over the map
 
-    _esm = Path(__file__).with_name("brain_view.js")
-    _css = Path(__file__).with_name("brain_view.css")
+    _esm = WEB / "brain_view.js"
+    _css = WEB / "brain_view.css"
 
     selected = traitlets.Int(NONE).tag(sync=True)
     story = traitlets.Unicode("").tag(sync=True)
@@ -377,6 +373,3 @@ def brain_view(result: Result | None = None, *, rois: Regions | None = None, hei
     BrainView
     """
     return BrainView(result, rois=rois, height=height)
-
-
-__all__ = ["BrainView", "brain_view"]

@@ -54,6 +54,3 @@ class CodeTab(ResultTab):
 
     def draw(self) -> None:
         """Nothing is to be drawn."""
-
-
-__all__ = ["CodeTab", "code_of", "variable_of"]

@@ -154,6 +154,3 @@ class Controls(widgets.VBox):
         """What a setting's control is called on the page."""
         field = self._field_of.get(setting)
         return field.labels[setting] if field is not None else setting.replace("_", " ")
-
-
-__all__ = ["Controls"]

@@ -9,9 +9,10 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from .._progress import Progress
 from ..assembly import Assembly
-from ..pipeline import Progress
-from ..settings import Settings, SettingsError, split_stories
+from ..pipeline import split_stories
+from ..settings import Settings, SettingsError
 from .fields import Field, dropdown, tick
 from .model_lookup import shortened
 from .theme import WIDE, note, problem
@@ -229,6 +230,3 @@ def stored_contexts_field() -> Field:
         "windows of the data",
         "Let the model read the windows that came with the data instead of making them; lookback then has no effect.",
     )
-
-
-__all__ = ["DataControls", "StoriesField", "opening_steps", "scheme_field", "stored_contexts_field"]

@@ -17,6 +17,3 @@ class Download(PageLink):
 
     def _asked(self, *message: object) -> None:
         self.packing.ask(*message)
-
-
-__all__ = ["Download"]

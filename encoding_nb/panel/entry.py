@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..activation_cache import store_folder
 from ..assembly import Assembly, require_assembly
+from ..features import store_folder
 from ..records import check_results_dir
 from ..settings import Settings, require_settings
-from .control_panel import ControlPanel
 from .known_runs import runs_named
+from .panel import ControlPanel
 
 
 def control_panel(
@@ -79,6 +79,3 @@ def control_panel(
         runs.panel.retire()
     runs.panel, runs.asked = panel, asked
     return panel
-
-
-__all__ = ["control_panel"]

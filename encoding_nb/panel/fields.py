@@ -299,21 +299,3 @@ def write_alphas(alphas: Sequence[float]) -> str:
         if parse_alphas(short) == alphas:
             return short
     return ", ".join(repr(float(alpha)) for alpha in alphas)
-
-
-__all__ = [
-    "Field",
-    "Section",
-    "dropdown",
-    "number",
-    "parse_alphas",
-    "parse_delays",
-    "parse_number",
-    "parse_whole",
-    "text",
-    "tick",
-    "whole_number",
-    "write_alphas",
-    "write_delays",
-    "write_number",
-]

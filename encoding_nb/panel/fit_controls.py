@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..folds import FOLDING_TYPES
+from ..ridge import FOLDING_TYPES
 from ..settings import ALTERNATIVES, SIGNIFICANCE
 from .data_controls import scheme_field
 from .fields import Field, dropdown, number, parse_alphas, parse_whole, text, tick, whole_number, write_alphas
@@ -147,6 +147,3 @@ class FitControls:
         permuted = self.test.control.value == "permutation"
         self.n_permutations.switch(permuted)
         self.block.switch(permuted)
-
-
-__all__ = ["FitControls"]

@@ -91,6 +91,3 @@ class Gate:
         with self._lock:
             self._failure = alert(sentence, trace)
             self.error.value = self._others or self._failure
-
-
-__all__ = ["Gate"]

@@ -51,6 +51,3 @@ def _place_of_call() -> str | None:
         return None
     number = _CALLS[message] = _CALLS.get(message, 0) + 1
     return f"cell {cell}, panel {number}"
-
-
-__all__ = ["runs_named", "same_data"]

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import model_info
+from .._progress import Progress
 from ..assembly import Array, Assembly
-from ..pipeline import Progress, Result, Settings
+from ..features import model_info
+from ..pipeline import Result
+from ..settings import Settings
 from ..sweep import SweepFailure, sweep_steps
 
 # a sweep's stages, by the names that a fit's stages have in the panel
@@ -97,14 +99,3 @@ def run_label(result: Result) -> str:
     else:
         what = settings.modality.replace("_", " ")
     return f"{when} {' + '.join([what, *settings.joined_with])}".strip()
-
-
-__all__ = [
-    "LayerDone",
-    "LayerError",
-    "best_layers",
-    "layer_steps",
-    "run_label",
-    "same_but_layer",
-    "without_courses",
-]

@@ -80,6 +80,3 @@ class LayersTab(ResultTab):
             self.map.show(
                 png, "Flattened cortex, each voxel in the colour of the layer that predicts it best."
             )
-
-
-__all__ = ["LayersTab"]

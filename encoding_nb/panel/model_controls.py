@@ -8,8 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..activations import PROCESSINGS, ModelInfo
-from ..features import FEATURE_SPACES
+from ..features import FEATURE_SPACES, PROCESSINGS, ModelInfo
 from ..settings import Settings, SettingsError
 from .data_controls import stored_contexts_field
 from .fields import Field, dropdown, parse_whole, text, whole_number
@@ -229,6 +228,3 @@ def _parse_embedding(typed: str) -> str | None:
             f"{shortened(path)!r} cannot be a file of word vectors ({reason}); check the path."
         ) from None
     return path
-
-
-__all__ = ["ModelControls", "SpacesField"]

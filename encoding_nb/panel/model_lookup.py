@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import activations
-from ..activations import ModelInfo
+from .. import features
+from ..features import ModelInfo
 from .background import Latest
 
 
@@ -20,7 +20,7 @@ class ModelLookup:
 
     def __init__(self, on_found: Callable[[], None]) -> None:
         self._on_found = on_found
-        self.available = activations.available_models()
+        self.available = features.available_models()
         self._here = {"demo", *(info.name for info in self.available if info.on_this_machine)}
         self._found: dict[str, ModelInfo | str] = {}
         self._seeking = Latest(self._seek)
@@ -47,7 +47,7 @@ def _ask(name: str) -> ModelInfo | str:
     if not name.strip():
         return "Expected a model's name or folder, got nothing; choose one from the list, such as demo."
     try:
-        return activations.model_info(name)
+        return features.model_info(name)
     except ValueError as error:
         return str(error) or type(error).__name__
     except Exception as error:  # noqa: BLE001 - whatever a configuration holds, it is said, and Fit stays off
@@ -82,6 +82,3 @@ def describe(info: ModelInfo) -> str:
 
 def _size(n_bytes: int) -> str:
     return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{max(n_bytes / 1e6, 1):.0f} MB"
-
-
-__all__ = ["ModelLookup", "describe", "shortened"]

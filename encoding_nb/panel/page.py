@@ -8,17 +8,18 @@ does.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import anywidget
 import ipywidgets as widgets
 import traitlets
 
+from ..web import WEB
+
 
 class CodeView(anywidget.AnyWidget):
     """Code to read, to copy, and to insert below the panel's cell."""
 
-    _esm = Path(__file__).with_name("page.js")
+    _esm = WEB / "page.js"
     part = traitlets.Unicode("code").tag(sync=True)
     code = traitlets.Unicode("").tag(sync=True)
 
@@ -38,7 +39,7 @@ class PageLink(anywidget.AnyWidget):
         Written by the page, since ipywidgets leaves out those of controls that have a label.
     """
 
-    _esm = Path(__file__).with_name("page.js")
+    _esm = WEB / "page.js"
     part = traitlets.Unicode("download").tag(sync=True)
     enabled = traitlets.Bool(False).tag(sync=True)
     seen = traitlets.Int(0).tag(sync=True)
@@ -68,6 +69,3 @@ def tooltips(widget: widgets.Widget) -> dict[str, str]:
     for child in getattr(widget, "children", ()):
         found |= tooltips(child)
     return found
-
-
-__all__ = ["CodeView", "PageLink", "tooltips"]

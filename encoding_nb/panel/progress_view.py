@@ -8,7 +8,8 @@ from html import escape
 
 import ipywidgets as widgets
 
-from ..pipeline import STAGES, Progress
+from .._progress import Progress
+from ..pipeline import STAGES
 from .runs import Runs
 
 # Each update is drawn by the browser, on the cores that the fit would use.
@@ -23,7 +24,7 @@ ENDED = {
 
 
 # modules in which an error is one of reading a model or of using it
-MODEL_MODULES = {f"encoding_nb.{name}" for name in ("loading", "models", "model_files", "extraction")}
+MODEL_MODULES = {f"encoding_nb.features.{name}" for name in ("language_model", "models")}
 
 
 def explained(error: BaseException, runs: Runs) -> str:
@@ -132,6 +133,3 @@ class ProgressView(widgets.VBox):
             self.bar.value = 1.0
             self.stages.value = stages_html(None, all_done=True)
         self.say(text)
-
-
-__all__ = ["ProgressView", "describe", "explained", "stages_html"]

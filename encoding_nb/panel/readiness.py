@@ -10,9 +10,9 @@ from html import escape
 
 import ipywidgets as widgets
 
-from .. import activations, brain, estimates, pipeline, preparing
+from .. import brain, features, pipeline
 from ..assembly import Assembly
-from ..estimates import Estimate
+from ..pipeline import Estimate
 from ..settings import Settings
 from .background import Latest
 from .controls import Controls
@@ -97,7 +97,7 @@ class Readiness(widgets.VBox):
     def _prepare(self) -> None:
         assembly = self._runs.assembly
         with suppress(Exception), listening(self._runs.note_of_data):  # an error is said when Fit meets it
-            preparing.prepare(assembly, self._runs.settings, memory=self._runs.memory)
+            pipeline.prepare(assembly, self._runs.settings, memory=self._runs.memory)
             if assembly.surface is not None:
                 brain.flat_mapper(assembly.surface)
 
@@ -106,17 +106,17 @@ class Readiness(widgets.VBox):
         runs = self._runs
         if runs.running or runs.settings != settings:
             return
-        steps = preparing.prepare_steps(runs.assembly, settings, runs.inputs, memory=runs.memory)
+        steps = pipeline.prepare_steps(runs.assembly, settings, runs.inputs, memory=runs.memory)
         with suppress(Exception), listening(lambda _: None):  # said, like an error, when Fit meets it
             runs.inputs.prepare(settings, steps)
 
     def _show_estimate(self, settings: Settings) -> None:
         short: dict[str, str] = {}
         try:
-            found = estimates.estimate(self._runs.assembly, settings, memory=self._runs.memory)
+            found = pipeline.estimate(self._runs.assembly, settings, memory=self._runs.memory)
             if found.problem and not self._runs.running:  # a run's own memory is free again after it
                 if self._runs.inputs.forget():
-                    found = estimates.estimate(self._runs.assembly, settings, memory=self._runs.memory)
+                    found = pipeline.estimate(self._runs.assembly, settings, memory=self._runs.memory)
                 if found.problem:
                     short = shortage_of(self._runs, settings, found)
             self._estimate.value = f"<div>This fit: {escape(str(found))}.</div>"
@@ -163,7 +163,7 @@ def shortage_of(runs: Runs, settings: Settings, found: Estimate) -> dict[str, st
     spaces = {settings.modality, *settings.joined_with}
     if settings.model_name != "demo" and "language_model" in spaces:
         smaller = replace(settings, model_name="demo", layer_idx=0)
-        if estimates.estimate(runs.assembly, smaller, memory=runs.memory).fits:
+        if pipeline.estimate(runs.assembly, smaller, memory=runs.memory).fits:
             sentence += " With the bundled model, demo, it would fit."
     return {"model_name" if largest == "features" else "stories": sentence}
 
@@ -172,10 +172,7 @@ def sweep_needs(settings: Settings, found: Estimate) -> str:
     """What a sweep over all layers takes at most, from the estimate of one fit."""
     if "language_model" not in (settings.modality, *settings.joined_with):
         return NO_SWEEP
-    n_layers = activations.model_info(settings.model_name).n_layers + 1
+    n_layers = features.model_info(settings.model_name).n_layers + 1
     often = {"ridge", "scores"}  # features and responses are read once for all layers
     seconds = {stage: s * (n_layers if stage in often else 1) for stage, s in found.seconds.items()}
     return f"A sweep: {n_layers} layers, {replace(found, seconds=seconds)}."
-
-
-__all__ = ["NO_SWEEP", "Readiness", "checked", "culprit", "shortage_of", "sweep_needs"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
-from ..pipeline import Result, Settings
+from ..pipeline import Result
+from ..settings import Settings
 from .brain_tab import BrainTab
 from .code_tab import CodeTab
 from .layers_tab import LayersTab
@@ -75,6 +76,3 @@ class ResultsView(widgets.VBox):
     def _chosen(self) -> None:
         for number, tab in enumerate(self.tabs):
             tab.look(number == self.box.selected_index)
-
-
-__all__ = ["ResultsView"]

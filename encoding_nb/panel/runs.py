@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .._progress import Progress
 from ..assembly import Array, Assembly
-from ..kept_inputs import KeptInputs
-from ..pipeline import Progress, Result, Settings
-from ..worker import Worker
+from ..pipeline import KeptInputs, Result
+from ..settings import Settings
 from .layer_sweep import LayerDone, best_layers, run_label, same_but_layer, without_courses
 from .warning_notes import listening
+from .worker import Worker
 
 LOG = logging.getLogger(__name__)
 # A cancelled run is let go after this many seconds: what it is in the midst of ends by itself, unheard.
@@ -260,6 +261,3 @@ class Runs:
             name = f"{label} ({number})"
         kept = {**self.remembered, name: without_courses(result)}
         self.remembered = dict(list(kept.items())[-N_REMEMBERED:])  # a new one: a tab may read the old
-
-
-__all__ = ["BestLayer", "Runs"]

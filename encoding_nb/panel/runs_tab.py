@@ -11,7 +11,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from .. import plots, records
-from ..pipeline import Result, Settings
+from ..pipeline import Result
+from ..settings import Settings
 from .tabs import ResultTab
 from .theme import Picture, alert
 
@@ -182,6 +183,3 @@ class RunsTab(ResultTab):
             box.options = options
             if chosen in [label for label, _ in options]:
                 box.label = chosen
-
-
-__all__ = ["RunsTab", "comparison_html", "runs_html"]

@@ -116,6 +116,3 @@ def pack_results(results_dir: Path) -> tuple[str, bytes | None, str]:
             archive.write(file, f"{results_dir.name}/{file.parent.name}/{file.name}", compress_type=how)
     content = buffer.getvalue()
     return f"{results_dir.name}.zip", content, f"{count}, {len(content) / 1e6:.1f} MB."
-
-
-__all__ = ["Saving", "pack_results", "save_result", "saved_sentence"]

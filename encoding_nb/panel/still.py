@@ -47,6 +47,3 @@ class Still:
     def _data(self) -> Bundle:
         bundle = self._bundle()
         return (bundle[0] if isinstance(bundle, tuple) else bundle) or {}
-
-
-__all__ = ["Still", "with_picture"]

@@ -151,6 +151,3 @@ class StoriesTab(ResultTab):
         words = self._assembly.stories[story].words
         heard = np.flatnonzero((words.times >= start) & (words.times <= start + SECONDS))
         self._words.value = "<b>Words of this stretch:</b> " + escape(" ".join(words.text[i] for i in heard))
-
-
-__all__ = ["StoriesTab"]

@@ -7,8 +7,8 @@ from html import escape
 import ipywidgets as widgets
 
 from .. import plots
+from ..brain import roi_table
 from ..pipeline import Result
-from ..regions import roi_table
 from .tabs import ResultTab
 from .theme import Picture
 
@@ -87,6 +87,3 @@ class SummaryTab(ResultTab):
         self._regions.value = region_html(result)
         text = "Which alphas cross-validation chose, in percent of the voxels; many at an end mean a grid too short."
         self.alphas.show(plots.plot_alphas(result)._repr_png_(), text)
-
-
-__all__ = ["SummaryTab", "metrics_html", "region_html", "sentence"]

@@ -58,6 +58,3 @@ class ResultTab(widgets.VBox):
         except Exception as error:
             self._trouble.value = alert(f"This tab could not be drawn: {error or type(error).__name__}")
             raise
-
-
-__all__ = ["ResultTab"]

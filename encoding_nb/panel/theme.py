@@ -93,6 +93,3 @@ class Picture(widgets.HTML):
     def clear(self) -> None:
         """Show nothing."""
         self.png, self.value, self.layout.display = b"", "", "none"
-
-
-__all__ = ["LABEL_WIDTH", "STYLE", "WIDE", "Picture", "alert", "note", "problem", "style_sheet"]

@@ -10,9 +10,9 @@ from typing import Any
 import ipywidgets as widgets
 
 from .. import design
+from .._figures import new_axes
 from ..assembly import Assembly, Story
 from ..design import Trimming
-from ..figures import new_axes
 from ..settings import Settings, SettingsError
 from .background import Latest
 from .fields import Section, dropdown, number, parse_delays, parse_whole, text, whole_number, write_delays
@@ -228,6 +228,3 @@ class TrimmingControls(widgets.VBox):
             self.picture.layout.display = None
             return
         self.picture.show(png, text)
-
-
-__all__ = ["TimeControls", "TrimmingControls"]

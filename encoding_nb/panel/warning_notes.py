@@ -73,6 +73,3 @@ def notes_html(notes: Sequence[str]) -> str:
     count = "1 note" if len(notes) == 1 else f"{len(notes)} notes"
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<details><summary>{count} about this run</summary><ul>{items}</ul></details>"
-
-
-__all__ = ["listening", "notes_html"]

@@ -13,9 +13,9 @@ pytestmark = pytest.mark.browser
 RESULT = """
 import numpy as np, traitlets
 from encoding_nb import Settings, brain
-from encoding_nb.panel.click_map import brain_view
+from encoding_nb.panel import brain_view
 from encoding_nb.pipeline import Result
-from encoding_nb.surfaces import SHIPPED
+from encoding_nb.brain import SHIPPED
 rng = np.random.default_rng(0)
 n, stories = brain.voxel_count(SHIPPED), ("one", "two")
 scores = rng.uniform(0, 0.2, n) + 0.5 * brain.roi_masks(SHIPPED)["AC"]

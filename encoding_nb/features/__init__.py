@@ -1,0 +1,61 @@
+"""Feature spaces: words, and a language model's activations, to features at TRs."""
+
+from .activations import (
+    PROCESSINGS,
+    ActivationSpec,
+    activation_steps,
+    activations_cached,
+    check_spec,
+    default_memory,
+    device_problem,
+    layer_activations,
+    token_embeddings,
+)
+from .cache import cache_info, prune_cache, store_folder
+from .language_model import load_tokenizer
+from .models import ModelError, ModelInfo, available_models, model_folder, model_info
+from .spaces import (
+    FEATURE_SPACES,
+    FeatureSpec,
+    JoinedFeatures,
+    file_embeddings,
+    is_cached,
+    is_vector_file,
+    joined_steps,
+    stored_contexts,
+    word_rate,
+)
+from .tokens import CONTEXT_TYPES, context_windows, tokenize_words
+
+__all__ = [
+    "CONTEXT_TYPES",
+    "FEATURE_SPACES",
+    "PROCESSINGS",
+    "ActivationSpec",
+    "FeatureSpec",
+    "JoinedFeatures",
+    "ModelError",
+    "ModelInfo",
+    "activation_steps",
+    "activations_cached",
+    "available_models",
+    "cache_info",
+    "check_spec",
+    "context_windows",
+    "default_memory",
+    "device_problem",
+    "file_embeddings",
+    "is_cached",
+    "is_vector_file",
+    "joined_steps",
+    "layer_activations",
+    "load_tokenizer",
+    "model_folder",
+    "model_info",
+    "prune_cache",
+    "store_folder",
+    "stored_contexts",
+    "token_embeddings",
+    "tokenize_words",
+    "word_rate",
+]

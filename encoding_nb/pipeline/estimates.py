@@ -1,0 +1,334 @@
+"""What a run will need, before it starts: bytes and seconds by stage, and whether the memory is there.
+
+Bytes are counted from the shapes that each stage holds at once, seconds from operations and this machine's
+measured rates (`machine.rates`). `benchmarks/estimates.py` holds both against real runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import _machine, features
+from ..assembly import Assembly, require_assembly
+from ..ridge import OPERATOR_BYTES, PROJECTION_BYTES, SLAB_SIDE, tile_width, workers_for
+from ..settings import Settings, SettingsError, require_settings
+from . import matrices
+from .plan import FitShape, fit_shape, split_stories
+
+TOKENS_PER_WORD = 1.3  # of running English in the byte-pair vocabularies of GPT-2 and OPT
+# What importing torch, transformers and transformer_lens adds to a process that draws maps already.
+LIBRARY_BYTES = 450_000_000
+LIBRARY_SECONDS = 8.0
+WEIGHT_BYTES = 5.4  # a float32 parameter while the model is read: itself, and part of its file
+READ_BYTES_A_SECOND = 3e8
+# A model's products come near the rate of one large product only where the model is wide.
+HALF_RATE_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes
+    ----------
+    bytes : {stage: largest number of bytes held at once in it}, beyond what the process holds now
+    seconds : {stage: seconds}, from a calibration of this machine; a guide, within a factor of two or so
+    free : bytes that this machine, or its container, can still give
+    cached : whether the features of all stories are on disk
+    n_words : words whose features must be computed first (0 when cached)
+    on_disk : whether the responses will be kept in a temporary file
+    problem : a sentence where the memory does not suffice, with what would fit, else None
+    """
+
+    bytes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    free: int
+    cached: bool
+    n_words: int
+    on_disk: bool
+    problem: str | None = None
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the stage that holds most."""
+        return max(self.bytes.values())
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is within the free memory."""
+        return self.peak <= self.free
+
+    def __str__(self) -> str:
+        features = "features are cached" if self.cached else f"features of {self.n_words:,} words to compute"
+        where = "; responses in a temporary file" if self.on_disk else ""
+        return (
+            f"about {_duration(self.total_seconds)} and {self.peak / 1e9:.1f} GB of memory "
+            f"({self.free / 1e9:.1f} GB free); {features}{where}"
+        )
+
+
+def estimate(assembly: Assembly, settings: Settings, *, memory: Any = None) -> Estimate:
+    """Bytes and seconds of a run by stage, without reading BOLD or a model's weights.
+
+    Parameters
+    ----------
+    assembly, settings
+        Such as `pipeline.check` lets pass.
+    memory : joblib.Memory, optional
+        Where activations are looked for; None takes `activations.default_memory()`.
+
+    Raises
+    ------
+    SettingsError
+        Stories or trimming that cannot be.
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
+    """
+    require_assembly(assembly, "estimate")
+    require_settings(settings, "estimate")
+    memory = features.default_memory() if memory is None else memory
+    lacking = _lacking(assembly, settings, memory=memory)
+    missing = {name: len(assembly.stories[name].words) for name in lacking}
+    n_read = sum(missing[name] for name, spaces in lacking.items() if "language_model" in spaces)
+    free = _machine.free_memory()
+    shape = fit_shape(assembly, settings)
+    needed = bytes_needed(assembly, settings, shape, missing, free=free)
+    return Estimate(
+        bytes=needed,
+        seconds=_seconds(settings, shape, missing, n_read),
+        free=free,
+        cached=not missing,
+        n_words=sum(missing.values()),
+        on_disk=not matrices.in_memory((shape.n_rows, shape.n_voxels), free=free),
+        problem=None if max(needed.values()) <= free else _shortage(assembly, settings, needed, free),
+    )
+
+
+def refuse_too_large(assembly: Assembly, settings: Settings, *, memory: Any) -> dict[str, int]:
+    """Raise a SettingsError when a run cannot fit into the free memory; says what would.
+
+    Returns
+    -------
+    {story: words} that must be computed first, as `words_to_compute`, which is asked for on the way
+
+    Raises
+    ------
+    SettingsError
+        Of the model, where its weights are too many; else of the stories.
+    """
+    free = _machine.free_memory()
+    missing = words_to_compute(assembly, settings, memory=memory)
+    needed = bytes_needed(assembly, settings, fit_shape(assembly, settings), missing, free=free)
+    if max(needed.values()) > free:
+        largest = max(needed, key=needed.__getitem__)
+        raise SettingsError(
+            "model_name" if largest == "features" else "stories",
+            _shortage(assembly, settings, needed, free),
+        )
+    return missing
+
+
+def words_to_compute(assembly: Assembly, settings: Settings, *, memory: Any) -> dict[str, int]:
+    """{story: words} of the stories of which a model must be asked for features: they are not on disk."""
+    return {name: len(assembly.stories[name].words) for name in _lacking(assembly, settings, memory=memory)}
+
+
+def _lacking(assembly: Assembly, settings: Settings, *, memory: Any) -> dict[str, tuple[str, ...]]:
+    """{story: feature spaces of which a model must be asked}, of the stories that have such."""
+    split = split_stories(assembly, settings)
+    found = {}
+    for name in (*split.train, *split.test):
+        story, specs = assembly.stories[name], settings.feature_specs
+        spaces = [s for s, spec in specs.items() if not features.is_cached(story, spec, memory=memory)]
+        if spaces:
+            found[name] = tuple(spaces)
+    return found
+
+
+# ---------------------------------------------------------------------- bytes
+
+
+def bytes_needed(
+    assembly: Assembly, settings: Settings, shape: FitShape, missing: Mapping[str, int], *, free: int
+) -> dict[str, int]:
+    """{stage: bytes held at once}, beyond what the process holds now."""
+    n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
+    held_out = settings.use_train_test_split
+    # Pages of a temporary file are the kernel's to take back, so they do not count.
+    responses = 4 * n * v if matrices.in_memory((n, v), free=free) else 0
+    design = 4 * n * k + responses + (4 * t * (k + v) if held_out else 0)
+    # BOLD as float32, its float64 differences and the z-scores of one story at a time
+    one_story = 20 * shape.longest_story * v
+    ridge = design + _ridge_bytes(settings, shape)
+    scores = responses + 4 * t * v * (4 if held_out else 3) + 10 * 8 * v
+    return {
+        "features": _feature_bytes(settings, missing),
+        "design": design + one_story,
+        "ridge": ridge,
+        "scores": scores,
+    }
+
+
+def _feature_bytes(settings: Settings, missing: Mapping[str, int]) -> int:
+    if not missing:
+        return 0
+    info = features.model_info(settings.model_name)
+    layers, width = (info.n_layers or 12) + 1, info.d_model or 768
+    activations_bytes = 2 * 4 * layers * width * max(missing.values())
+    batch = 4 * 4096 * 6 * 4 * width  # tokens read at once, and the widest thing computed for each
+    return int(LIBRARY_BYTES + WEIGHT_BYTES * (info.n_parameters or 0) + activations_bytes + batch)
+
+
+def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
+    """What the solver holds beside X and Y; see `fitting` and `solvers`."""
+    n_folds, n_alphas = settings.n_inner_folds, len(settings.alphas)
+    n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
+    copies = 0
+    if not settings.use_train_test_split:
+        share = 1 - 1 / settings.n_outer_folds
+        copies = 4 * n * v + 8 * n * k  # the predictions, and X in double precision
+        n = int(n * share)
+        t = shape.n_rows - n
+    exact = 8 * n * k + (32 * n**2 if n <= k else 32 * k**2 + 12 * n * k)
+    operators = 4 * n_alphas * (n // n_folds) * min(n, k) * n_folds
+    operators = min(operators, OPERATOR_BYTES + operators // n_folds)
+    # a tile as it is, in the products' dtype, projected, sorted and transposed; and the slabs it is scored in
+    n_workers = workers_for(n, v)
+    width = tile_width(n, v, n_workers)
+    tile = 5 * 4 * n * width + 2 * 4 * SLAB_SIDE**2
+    if n > k:  # and its projections by fold
+        tile += min(4 * n_folds * k * width, PROJECTION_BYTES)
+    return int(copies + exact + operators + n_workers * tile + 16 * n_alphas * v + 4 * t * v)
+
+
+# ---------------------------------------------------------------------- seconds
+
+
+def _seconds(
+    settings: Settings, shape: FitShape, missing: Mapping[str, int], n_read: int
+) -> dict[str, float]:
+    rates = _machine.rates()
+    values = shape.n_rows * shape.n_voxels
+    tested = shape.n_test_rows * shape.n_voxels
+    scores = 12 * tested / rates.elements
+    if settings.significance == "permutation":
+        scores += _permutation_seconds(settings, shape.n_test_rows, tested, rates)
+    return {
+        "features": feature_seconds(settings, missing, rates, n_read=n_read),
+        "design": 12 * values / rates.elements,
+        "ridge": ridge_seconds(settings, shape, rates),
+        "scores": scores,
+    }
+
+
+def _permutation_seconds(settings: Settings, n_rows: int, tested: int, rates: _machine.Rates) -> float:
+    """Of `permutation.Phases`, a product with half as many waves as rows; or of `permutation.Blocks`, sums."""
+    if settings.block_trs is None:
+        return 24 * tested / rates.elements + settings.n_permutations * tested / rates.single
+    blocks = n_rows / settings.block_trs
+    return (4 * blocks + 2 * settings.n_permutations / settings.block_trs) * tested / rates.elements
+
+
+def feature_seconds(
+    settings: Settings, missing: Mapping[str, int], rates: _machine.Rates, *, n_read: int | None = None
+) -> float:
+    """Seconds to load the model and pass it over the words of the stories that are not cached.
+
+    Parameters
+    ----------
+    settings : Settings
+    missing : {story: words} of which the model must be asked
+    rates : machine.Rates
+    n_read : words over which it passes, None for all of `missing`; a model's input embedding is looked up without
+    """
+    if not missing:
+        return 0.0
+    n_words = sum(missing.values()) if n_read is None else n_read
+    info = features.model_info(settings.model_name)
+    layers, width = info.n_layers or 12, info.d_model or 768
+    tokens = TOKENS_PER_WORD * n_words
+    window = settings.lookback + 1
+    read = {
+        "fullcontext": n_words * window,
+        "nocontext": tokens,
+        "halfcontext": 2 * tokens,
+        "strided": tokens * (1 + window / max(settings.stride or window, 1)),
+    }[settings.context_type]
+    operations = layers * (24 * width**2 + 2 * window * width)  # per token: products, and attention
+    rate = rates.single * width / (width + HALF_RATE_WIDTH)
+    loading = 4 * (info.n_parameters or 0) / READ_BYTES_A_SECOND
+    return LIBRARY_SECONDS + loading + read * operations / rate
+
+
+def ridge_seconds(settings: Settings, shape: FitShape, rates: _machine.Rates) -> float:
+    """Seconds of the fit: float32 products with Y, float64 decompositions and inverses, passes over Y."""
+    if settings.use_train_test_split:
+        return _one_fit(settings, shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels, rates)
+    train = int(shape.n_rows * (1 - 1 / settings.n_outer_folds))
+    one = _one_fit(settings, train, shape.n_rows - train, shape.n_columns, shape.n_voxels, rates)
+    return settings.n_outer_folds * one
+
+
+def _one_fit(settings: Settings, n: int, n_test: int, k: int, v: int, rates: _machine.Rates) -> float:
+    n_folds, n_alphas = settings.n_inner_folds, len(settings.alphas)
+    out = n // n_folds
+    inputs = min(n - out, k)
+    products = 2.0 * v * (n_alphas * n * inputs + (n * k if n > k else 0) + n_test * min(n, k))
+    if n > k:  # eigenvectors of X'X, then for each fold and alpha an inverse of the fold's size
+        exact = 2.0 * n * k**2 + 9.0 * k**3
+        exact += n_folds * n_alphas * (4.0 * min(out, k) ** 2 * k + 2.0 * min(out, k) ** 3)
+    else:  # an inverse of XX' for each alpha, then one of the fold's size for each fold
+        exact = 2.0 * n**2 * k + n_alphas * (2.0 * n**3 + n_folds * (2.0 * out**3 + 2.0 * out**2 * n))
+    passes = (2.0 * n_alphas + 20.0) * n * v
+    return products / rates.single + exact / rates.double + passes / rates.elements
+
+
+# ---------------------------------------------------------------------- what would fit
+
+
+def _shortage(assembly: Assembly, settings: Settings, needed: Mapping[str, int], free: int) -> str:
+    stage = max(needed, key=needed.__getitem__)
+    problem = f"This run needs about {needed[stage] / 1e9:.1f} GB of memory ({stage}) and {free / 1e9:.1f} GB are free"
+    if stage == "features":
+        return (
+            f"{problem}; {settings.model_name} has {_millions(settings)} million parameters: choose a smaller "
+            f"model, or restart other kernels."
+        )
+    fitting = _stories_that_fit(assembly, settings, free)
+    if fitting:
+        return f"{problem}; the first {fitting} training stories would fit, or data with fewer voxels."
+    return f"{problem}; choose fewer stories, a mask with fewer voxels, or restart other kernels."
+
+
+def _millions(settings: Settings) -> str:
+    return f"{(features.model_info(settings.model_name).n_parameters or 0) / 1e6:.0f}"
+
+
+def _stories_that_fit(assembly: Assembly, settings: Settings, free: int) -> int:
+    """The largest number of leading training stories whose run would fit; 0 where not even one does."""
+    split = split_stories(assembly, settings)
+    most = 0
+    for count in range(1, len(split.train)):
+        fewer = replace(settings, stories=(*split.train[:count], *split.test))
+        shape = fit_shape(assembly, fewer)
+        needed = bytes_needed(assembly, fewer, shape, {}, free=free)
+        if max(needed.values()) <= free:
+            most = count
+    return most
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "a second"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

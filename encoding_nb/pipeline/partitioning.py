@@ -1,0 +1,342 @@
+"""What each feature space explains: banded ridge and its variance partitioning, through himalaya.
+
+Banded ridge gives every feature space a penalty of its own, so a space of hundreds of columns does not drown
+one of four (Nunez-Elizalde, Huth and Gallant 2019, NeuroImage 197:482). Two questions are answered on
+held-out rows. How much of the joint R2 goes to each space: the product measure, whose shares sum to the joint
+R2 (Pratt 1987; Dupre la Tour et al. 2022, NeuroImage 264:119728). And what does a space explain that no other
+does: joint R2 minus the R2 of a model without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .. import features, ridge, scoring
+from ..assembly import Array, Assembly, Surface, require_assembly
+from ..settings import Settings, SettingsError, require_settings
+from . import matrices
+from .matrices import DesignMatrices
+from .plan import inner_folds, refuse, split_stories, story_numbers
+
+
+@dataclass(frozen=True, eq=False)
+class PartitionResult:
+    """Variance of the held-out rows by feature space; arrays are (n_voxels,), NaN where not fitted.
+
+    Attributes
+    ----------
+    names : the feature spaces
+    joint : R2 of banded ridge on all spaces
+    split : {space: share of the joint R2}, by the product measure; they sum to `joint`
+    alone : {space: R2 of a model of this space only}
+    unique : {space: joint R2 minus the R2 of a model without this space}
+    significant : voxels whose joint prediction correlates beyond chance, by `settings.significance` (FDR over the
+        fitted voxels)
+    subject, surface, rois, voxel_names, simulated : the assembly's
+    """
+
+    settings: Settings
+    names: tuple[str, ...]
+    joint: Array
+    split: Mapping[str, Array]
+    alone: Mapping[str, Array]
+    unique: Mapping[str, Array]
+    significant: Array
+    subject: str
+    surface: Surface | None = None
+    rois: Mapping[str, Array] = field(default_factory=dict)
+    voxel_names: tuple[str, ...] | None = None
+    simulated: bool = False
+
+    def __repr__(self) -> str:
+        shown = self.significant
+        parts = ", ".join(
+            f"{name} {np.nanmedian(self.unique[name][shown]) if shown.any() else np.nan:.3f}"
+            for name in self.names
+        )
+        return (
+            f"PartitionResult({self.subject}: {int(np.isfinite(self.joint).sum())} voxels fitted, "
+            f"{int(shown.sum())} significant; median unique R2 in those: {parts})"
+        )
+
+
+def partition(
+    assembly: Assembly,
+    settings: Settings,
+    *,
+    voxels: Array | None = None,
+    n_iter: int = 20,
+    memory: Any = None,
+) -> PartitionResult:
+    """Fit all of `settings`' feature spaces together and apart, and share out the held-out variance.
+
+    Parameters
+    ----------
+    assembly
+    settings : Settings
+        With `joined_with`, e.g. `Settings(joined_with=("wordrate",))`, and a train/test split.
+    voxels : bool array (n_voxels,) or voxel numbers, optional
+        Which to fit; by default those that a joined ridge of one penalty predicts beyond chance, since the
+        variance of a voxel that nothing predicts cannot be shared out.
+    n_iter : int
+        Ratios of the bands' penalties that banded ridge tries at random; the first are the single bands.
+    memory : joblib.Memory, optional
+        As for `pipeline.run_steps`.
+
+    Raises
+    ------
+    SettingsError
+        Fewer than two spaces, nested cross-validation, or what `pipeline.check` finds.
+    ValueError
+        Before any work: voxels that are no mask and no numbers, an `n_iter` below 1. Later: no voxel to fit.
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
+    """
+    require_assembly(assembly, "partition")
+    require_settings(settings, "partition")
+    refuse(assembly, settings)
+    if not settings.joined_with:
+        raise SettingsError(
+            "joined_with",
+            f'Expected at least two feature spaces to share variance out, got "{settings.modality}" alone; '
+            f'try joined_with=("wordrate",).',
+        )
+    if not settings.use_train_test_split:
+        raise SettingsError(
+            "use_train_test_split", "Variance is shared out on test stories; set use_train_test_split=True."
+        )
+    if not isinstance(n_iter, (int, np.integer)) or isinstance(n_iter, bool) or n_iter < 1:
+        raise ValueError(
+            f"n_iter: expected a whole number of 1 or more, got {n_iter!r}; the usual one is 20."
+        )
+    named = None if voxels is None else _numbers(voxels, assembly)
+    data = design_matrices(assembly, settings, memory=memory)
+    groups = story_numbers(assembly, split_stories(assembly, settings).train, settings)
+    inner = inner_folds(groups, settings)
+    chosen = _predicted_voxels(data, inner, settings) if named is None else named
+    if not len(chosen):
+        raise ValueError(
+            f"{assembly.subject}: no voxel is predicted beyond chance, so there is no variance to share out; "
+            f"name voxels with voxels=..., or try another layer."
+        )
+    return _partition(assembly, settings, data, chosen, inner, n_iter)
+
+
+def design_matrices(assembly: Assembly, settings: Settings, *, memory: Any = None) -> DesignMatrices:
+    """The training and test rows that a run with these settings fits and scores."""
+    memory = features.default_memory() if memory is None else memory
+    split = split_stories(assembly, settings)
+    sampled, widths = {}, {}
+    for name in (*split.train, *split.test):
+        joined = _drained(matrices.sampled_steps(assembly.stories[name], settings, memory=memory))
+        sampled[name], widths = joined.values, joined.widths
+    X = matrices.stack_features(assembly, split.train, sampled, settings)
+    Y = matrices.stack_responses(assembly, split.train, settings)
+    test = [matrices.matched_rows(assembly.stories[s], sampled[s], settings, test=True) for s in split.test]
+    return DesignMatrices(
+        X,
+        Y,
+        np.concatenate([x for x, _ in test]),
+        np.concatenate([y for _, y in test]),
+        matrices.space_columns(widths, len(settings.fir_delays)),
+    )
+
+
+def _drained(steps: Any) -> Any:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _numbers(voxels: Array, assembly: Assembly) -> Array:
+    """Voxel numbers, each once, of a mask or of numbers; at least one."""
+    voxels = np.asarray(voxels)
+    if not voxels.size or (voxels.dtype == bool and not voxels.any()):
+        raise ValueError(
+            "voxels: expected at least one voxel, got none; leave voxels out to take those that are predicted."
+        )
+    if voxels.dtype == bool:
+        if voxels.shape != (assembly.n_voxels,):
+            raise ValueError(
+                f"voxels: expected a mask of {assembly.n_voxels} voxels, got shape {voxels.shape}."
+            )
+        return np.flatnonzero(voxels)
+    if voxels.ndim != 1 or not np.issubdtype(voxels.dtype, np.integer):
+        raise ValueError(
+            f"voxels: expected a mask of {assembly.n_voxels} voxels or whole numbers in a list, got an array of "
+            f"{voxels.dtype} of shape {voxels.shape}."
+        )
+    if not (voxels.min() >= 0 and voxels.max() < assembly.n_voxels):
+        raise ValueError(
+            f"voxels: expected numbers from 0 to {assembly.n_voxels - 1}, got {voxels.min()} to {voxels.max()}."
+        )
+    return np.unique(voxels)
+
+
+def _predicted_voxels(data: DesignMatrices, inner: Sequence[ridge.Fold], settings: Settings) -> Array:
+    """Numbers of the voxels that ridge with one penalty for all spaces predicts beyond chance."""
+    fitted = ridge.ridge_cv(
+        data.X,
+        data.Y,
+        X_test=data.X_test,
+        Y_test=data.Y_test,
+        alphas=settings.alphas,
+        folds=inner,
+    )
+    return np.flatnonzero(_significant(data.Y_test, fitted.predictions, settings))
+
+
+def _significant(Y: Array, Y_hat: Array, settings: Settings) -> Array:
+    """(n_voxels,) which predictions (n_rows, n_voxels) are beyond chance, by the settings' test, as in a run."""
+    if settings.significance == "permutation":
+        pvalues = scoring.permutation_pvalues(
+            Y,
+            Y_hat,
+            block_trs=settings.block_trs,
+            n_permutations=settings.n_permutations,
+            seed=settings.seed,
+            alternative=settings.alternative,
+            tail="normal",
+        )
+    else:
+        r = scoring.correlation(Y, Y_hat)
+        pvalues = scoring.correlation_pvalues(r, len(Y), alternative=settings.alternative)
+    return scoring.fdr(pvalues, q=settings.fdr_q)[0]
+
+
+def _partition(
+    assembly: Assembly,
+    settings: Settings,
+    data: DesignMatrices,
+    chosen: Array,
+    inner: Sequence[ridge.Fold],
+    n_iter: int,
+) -> PartitionResult:
+    names = tuple(data.columns)
+    Y, Y_test = np.ascontiguousarray(data.Y[:, chosen]), data.Y_test[:, chosen]
+
+    def shares(spaces: Sequence[str]) -> dict[str, Array]:
+        bands = [data.columns[name] for name in spaces]
+        predicted = banded_predictions(
+            [data.X[:, band] for band in bands],
+            Y,
+            [data.X_test[:, band] for band in bands],
+            alphas=settings.alphas,
+            inner=inner,
+            n_iter=n_iter,
+            seed=settings.seed,
+        )
+        return dict(zip(spaces, predicted, strict=True))
+
+    together = shares(names)
+    total = np.sum(list(together.values()), axis=0)
+    joint = scoring.r2(Y_test, total)
+    alone = {name: scoring.r2(Y_test, shares([name])[name]) for name in names}
+    without = {}
+    for name in names:
+        others = [other for other in names if other != name]
+        if len(others) == 1:
+            without[name] = alone[others[0]]
+        else:
+            without[name] = scoring.r2(Y_test, np.sum(list(shares(others).values()), axis=0))
+
+    def everywhere(values: Array) -> Array:
+        out = np.full(assembly.n_voxels, np.nan)
+        out[chosen] = values
+        return out
+
+    significant = np.zeros(assembly.n_voxels, bool)
+    significant[chosen] = _significant(Y_test, total, settings)
+    return PartitionResult(
+        settings=settings,
+        names=names,
+        joint=everywhere(joint),
+        split={
+            n: everywhere(share)
+            for n, share in zip(names, product_measure(Y_test, list(together.values())), strict=True)
+        },
+        alone={name: everywhere(values) for name, values in alone.items()},
+        unique={name: everywhere(joint - without[name]) for name in names},
+        significant=significant,
+        subject=assembly.subject,
+        surface=assembly.surface,
+        rois=assembly.rois,
+        voxel_names=assembly.voxel_names,
+        simulated=assembly.simulated,
+    )
+
+
+def banded_predictions(
+    bands: Sequence[Array],
+    Y: Array,
+    bands_test: Sequence[Array],
+    *,
+    alphas: Sequence[float],
+    inner: Sequence[ridge.Fold],
+    n_iter: int = 20,
+    seed: int = 0,
+) -> list[Array]:
+    """Each band's part of the prediction of banded ridge: arrays (n_test_rows, n_voxels) that sum to the whole.
+
+    Parameters
+    ----------
+    bands, bands_test : arrays, (n_rows, n_columns of the band) and (n_test_rows, n_columns of the band)
+    Y : array, (n_rows, n_voxels)
+    alphas : the grid of penalties; himalaya counts as scikit-learn does
+    inner : folds over which penalties and their ratios are chosen, by R2
+    n_iter, seed : of the ratios that are tried, see `band_weights`
+    """
+    from himalaya.ridge import GroupRidgeCV
+    from himalaya.scoring import r2_score
+
+    model = GroupRidgeCV(
+        groups="input",
+        solver="random_search",
+        solver_params={
+            "alphas": np.asarray(alphas, dtype=np.float32),
+            "n_iter": band_weights(len(bands), n_iter, seed=seed),
+            "score_func": r2_score,
+            "n_targets_batch": 2000,
+            "n_targets_batch_refit": 500,
+            "progress_bar": False,
+            "warn": False,
+        },
+        cv=[(fold.train, fold.test) for fold in inner],
+        fit_intercept=False,
+    )
+    model.fit([band.astype(np.float32) for band in bands], np.asarray(Y, np.float32))
+    parts = model.predict([band.astype(np.float32) for band in bands_test], split=True)
+    return list(np.asarray(parts))
+
+
+def band_weights(n_bands: int, n_iter: int, *, seed: int = 0) -> Array:
+    """Ratios of the bands' variances to try: (n_iter, n_bands) float32, each row summing to 1.
+
+    First each band (almost) by itself, then all alike, then points of Dirichlet distributions that favour the
+    corners and the middle by turns, as himalaya draws them.
+    """
+    if n_bands == 1:
+        return np.ones((1, 1), np.float32)
+    fixed = np.vstack([np.eye(n_bands), np.full(n_bands, 1 / n_bands)])
+    rng = np.random.default_rng(seed)
+    drawn = [rng.dirichlet(np.full(n_bands, (0.1, 1.0)[i % 2])) for i in range(max(0, n_iter - len(fixed)))]
+    # A weight of 0 would leave a band without a gradient in logarithms; this is as good as none.
+    weights = np.maximum(np.vstack([fixed, *drawn])[: max(n_iter, len(fixed))], 1e-6)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def product_measure(Y: Array, parts: Sequence[Array]) -> list[Array]:
+    """Shares of the parts of a prediction in its R2: arrays (n_voxels,) that sum to the R2 of their sum.
+
+    For centred y and y_hat = sum of p_k: R2 = sum_k <p_k, 2 y - y_hat> / <y, y> (the product measure; formula
+    of Dupre la Tour et al. 2022, NeuroImage 264:119728, there through himalaya's r2_score_split).
+    """
+    from himalaya.scoring import r2_score_split
+
+    return list(np.asarray(r2_score_split(np.asarray(Y, np.float32), np.stack(parts).astype(np.float32))))

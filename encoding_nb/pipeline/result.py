@@ -1,0 +1,116 @@
+"""What a fit found, voxel by voxel, and the code that repeats it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from .._version import __version__
+from ..assembly import Array, Surface
+from ..settings import Settings, require_settings
+
+IN_MEMORY = """# These data were made in memory and cannot be loaded by a name: put your own Assembly here.
+assembly = assembly"""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a fit found, voxel by voxel.
+
+    Attributes
+    ----------
+    settings : Settings
+    scores : (n_voxels,), correlation on held-out rows; NaN for a voxel without variance
+    story_scores : {story: (n_voxels,)}, the same on each held-out story alone
+    best_alphas : (n_voxels,), or (n_outer_folds, n_voxels) after nested cross-validation
+    pvalues, significant : (n_voxels,), by `settings.significance`, and those that pass the FDR
+    noise_ceiling : (n_voxels,), the mean over the held-out stories that were heard more than once, or None where
+        none was
+    story_noise_ceiling : {story: (n_voxels,)}, of these stories alone; empty in records from before it was kept
+    predictions, measured : {story: (rows, n_voxels)}, z-scored per story
+    row_times : {story: (rows,)}, seconds from the start of the sound
+    metrics : {"median_score": ..., ...}, see `scoring.summarise`; and by region of the data
+        {"AC/median_score": ..., ...}, see `scoring.region_metrics`
+    provenance : versions, time, seconds by stage, digest of the data (`provenance.assembly_digest`)
+    notes : what was noticed on the way, a sentence each, such as columns without variance
+    subject, surface, rois, voxel_names, simulated : the assembly's
+    """
+
+    settings: Settings
+    scores: Array
+    story_scores: Mapping[str, Array]
+    best_alphas: Array
+    pvalues: Array
+    significant: Array
+    noise_ceiling: Array | None
+    predictions: Mapping[str, Array]
+    measured: Mapping[str, Array]
+    row_times: Mapping[str, Array]
+    metrics: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    subject: str
+    surface: Surface | None = None
+    rois: Mapping[str, Array] = field(default_factory=dict)
+    voxel_names: tuple[str, ...] | None = None
+    simulated: bool = False
+    story_noise_ceiling: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        kind = "simulated BOLD" if self.simulated else "BOLD"
+        kind += ", approximate features (strided)" if self.settings.approximate else ""
+        m = self.metrics
+        return (
+            f"Result({self.subject}, {kind}: {len(self.scores)} voxels, median r {m['median_score']:.3f}, "
+            f"best r {m['max_score']:.3f}, {m['n_significant']:.0f} significant at FDR {self.settings.fdr_q:g})"
+        )
+
+
+def _provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
+    packages = ("numpy", "scipy", "torch", "transformer-lens", "pycortex")
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": platform.platform(),
+        "versions": {"encoding_nb": __version__} | {name: version(name) for name in packages},
+        "seconds": {stage: round(s, 3) for stage, s in seconds.items()},
+    }
+
+
+def to_code(settings: Settings, source: str | None, options: Mapping[str, Any] | None = None) -> str:
+    """Source of a notebook cell that repeats the run: the settings that differ from the defaults, and the data.
+
+    Parameters
+    ----------
+    settings : Settings
+    source : str or None
+        What `load_assembly` was given (`Assembly.source`); None for data that were made in memory, for which the
+        cell takes the variable `assembly` and says so.
+    options : those that `load_assembly` was given besides the source (`Assembly.source_options`)
+
+    Raises
+    ------
+    TypeError
+        No Settings, such as a mapping of them.
+    """
+    require_settings(settings, "to_code")
+    default = Settings()
+    changed = [
+        f"    {f.name}={getattr(settings, f.name)!r},"
+        for f in fields(settings)
+        if getattr(settings, f.name) != getattr(default, f.name)
+    ]
+    names = ["Settings", "run"]
+    names += ["Trimming"] if any("Trimming(" in c for c in changed) else []
+    names += [] if source is None else ["load_assembly"]
+    imports = ", ".join(sorted(names))
+    given = ", ".join([repr(source), *(f"{name}={value!r}" for name, value in (options or {}).items())])
+    body = "\n".join(["settings = Settings(", *changed, ")"]) if changed else "settings = Settings()"
+    if settings.approximate:
+        body = f"# strided windows: the features are approximate\n{body}"
+    data = IN_MEMORY if source is None else f"assembly = load_assembly({given})"
+    return f"from encoding_nb import {imports}\n\n{data}\n{body}\nresult = run(assembly, settings)\nresult"

@@ -1,0 +1,185 @@
+"""Plots by region: scores within the areas of a cortex, and data that come by region instead of by voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._figures import entitle, new_figure
+from .._validation import require_result
+from ..brain import Regions, region_masks, roi_table
+from ..scoring import checked_flags
+from ._style import ALL, CHOSEN, SCORE, axes_or_new, heading, interval, known_story, patch, tidy
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..pipeline import Result
+
+
+Array = np.ndarray
+
+ROWS, COLUMNS = 40, 3  # of names that can be read side by side
+
+
+def plot_rois(
+    result: Result,
+    rois: Regions | None = None,
+    *,
+    names: Mapping[int, str] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """Scores by region, best median first: the median, the middle half and the middle 90 percent of its voxels.
+
+    Beside each name stands how many of its voxels are significant.
+
+    Parameters
+    ----------
+    rois, names
+        As in `regions.roi_table`.
+
+    Raises
+    ------
+    ValueError
+        As `regions.roi_table`.
+    """
+    require_result(result, "plot_rois")
+    masks = region_masks(result, rois, names=names)
+    table = roi_table(result, masks)
+    own, ax = ax is None, axes_or_new(ax, (6.4, 1.5 + 0.2 * len(table)))
+    for row, name in enumerate(table.index):
+        interval(ax, result.scores[masks[name]], row, color=CHOSEN, middle="median")
+    counts = [
+        f"{name}  {int(region['significant']):,}/{int(region['count']):,}"
+        for name, region in table.iterrows()
+    ]
+    ax.set_yticks(range(len(table)), counts, fontsize="small")
+    ax.set_ylim(len(table) - 0.4, -0.6)
+    ax.axvline(0, color="0.3", linewidth=0.8, zorder=0)
+    ax.set(
+        xlabel=f"{SCORE}: median, middle half, middle 90 % of the voxels",
+        ylabel="region  significant/all voxels",
+    )
+    entitle(ax, heading(result, "scores by region"), own=own)
+    return tidy(ax)
+
+
+def plot_regions(result: Result, *, story: str | None = None, ax: Axes | None = None) -> Figure:
+    """Scores of data that come by region: a bar per region, best first, grey where it is not significant.
+
+    At most 120 regions in three columns, on a given `ax` at most 40; the title says how many are left out.
+
+    Raises
+    ------
+    ValueError
+        The data have no names for their columns, or the story was not held out.
+    """
+    require_result(result, "plot_regions")
+    if result.voxel_names is None:
+        raise ValueError(
+            f"{result.subject}: these data come by voxel and have no names for them; use plot_rois for areas."
+        )
+    scores = result.scores if story is None else result.story_scores[known_story(result, story)]
+    title = heading(result, story or "held-out stories")
+    return draw_regions(scores, result.voxel_names, significant=result.significant, title=title, ax=ax)[0]
+
+
+def draw_regions(
+    values: Array,
+    names: Sequence[str],
+    *,
+    significant: Array | None = None,
+    title: str = "",
+    units: str = SCORE,
+    limits: tuple[float | None, float | None] = (None, None),
+    ax: Axes | None = None,
+) -> tuple[Figure, list[tuple[Axes, Array]]]:
+    """A labelled bar per value, in columns of 40, the highest first.
+
+    Parameters
+    ----------
+    values : array, (n_regions,)
+        A region without a finite value is named last, without a bar.
+    names : sequence of str, (n_regions,)
+    limits : the ends of the axis of values, None for those of the values.
+
+    Returns
+    -------
+    figure, and for each column its axes and which values it shows, from above.
+    """
+    order = np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
+    shown = order[: ROWS if ax is not None else ROWS * COLUMNS]
+    left_out = ""
+    if len(shown) < len(order):
+        left_out = f"the {len(shown)} highest of {len(order):,} regions"
+    n_columns = -(-len(shown) // ROWS)
+    parts = np.array_split(shown, n_columns)
+    if ax is None:
+        size = (4.2 + 3.4 * (n_columns - 1), 1.6 + 0.2 * len(parts[0]))
+        figure = new_figure((max(size[0], 6.5), size[1]))
+        columns = list(figure.subplots(1, n_columns, sharex=True, squeeze=False)[0])
+    else:
+        figure, columns = ax.figure, [ax]
+    flags = np.ones(len(values), bool) if significant is None else checked_flags(significant)
+    for column, part in zip(columns, parts, strict=True):
+        colours = [CHOSEN if flag else ALL for flag in flags[part]]
+        column.barh(range(len(part)), np.nan_to_num(values[part]), color=colours, height=0.75)
+        column.set_yticks(range(len(part)), [names[i] for i in part], fontsize="small")
+        column.set_ylim(max(len(part) for part in parts) - 0.4, -0.6)
+        column.axvline(0, color="0.3", linewidth=0.8)
+        if None not in limits:
+            column.set_xlim(*limits)
+        column.set_xlabel(units)
+        tidy(column)
+    entitle(columns[0], *title.split("\n"), left_out, own=ax is None)
+    if significant is not None:
+        _legend(figure, columns[0], own=ax is None)
+    return figure, list(zip(columns, parts, strict=True))
+
+
+def _legend(figure: Figure, column: Axes, *, own: bool) -> None:
+    handles = [patch(CHOSEN, "significant"), patch(ALL, "not significant")]
+    if own:
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    else:
+        column.legend(handles=handles, loc="lower right")
+
+
+def region_picture(
+    values: Array,
+    names: Sequence[str],
+    *,
+    significant: Array | None = None,
+    units: str = SCORE,
+    limits: tuple[float | None, float | None] = (None, None),
+    dpi: int = 100,
+) -> tuple[Array, Array]:
+    """`draw_regions` as pixels, for the click-through view.
+
+    Returns
+    -------
+    picture : uint8 RGBA, (height, width, 4)
+    lookup : int32, (height, width), the region whose row a pixel lies in; -1 elsewhere
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from ..brain import draw_lock
+
+    with draw_lock:
+        figure, columns = draw_regions(values, names, significant=significant, units=units, limits=limits)
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        picture = np.array(canvas.buffer_rgba())
+        lookup = np.full(picture.shape[:2], -1, np.int32)
+        height = len(picture)
+        for column, shown in columns:
+            left = column.get_tightbbox().x0
+            right = column.get_window_extent().x1
+            for row, region in enumerate(shown):
+                above, below = height - column.transData.transform([(0, row - 0.5), (0, row + 0.5)])[:, 1]
+                lookup[round(above) : round(below), max(0, round(left)) : round(right)] = region
+    return picture, lookup

@@ -1,0 +1,27 @@
+"""Ridge regression with one alpha per voxel, and the folds over which it is chosen."""
+
+from ._fit import OPERATOR_BYTES
+from ._problem import PROJECTION_BYTES, column_moments, tile_width, workers_for
+from ._solvers import SLAB_SIDE
+from .cv import derive_steps, huth_alphas, nested_cv, nested_steps, ridge_cv, ridge_steps
+from .folds import FOLDING_TYPES, Fold, FoldError, check_folds, make_folds
+
+__all__ = [
+    "FOLDING_TYPES",
+    "OPERATOR_BYTES",
+    "PROJECTION_BYTES",
+    "SLAB_SIDE",
+    "Fold",
+    "FoldError",
+    "check_folds",
+    "column_moments",
+    "derive_steps",
+    "huth_alphas",
+    "make_folds",
+    "nested_cv",
+    "nested_steps",
+    "ridge_cv",
+    "ridge_steps",
+    "tile_width",
+    "workers_for",
+]

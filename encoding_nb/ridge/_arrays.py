@@ -1,0 +1,160 @@
+"""The array operations of a fit, in numpy on the CPU and in torch on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ._solvers import Array
+
+
+class NumpyArrays:
+    """The few operations that differ between numpy and torch, in numpy."""
+
+    # Rows up to which `inverse` is called. Small enough for one thread: on a busy machine LAPACK's threads wait
+    # for each other for a hundred times as long as the inverse of 100 rows takes.
+    leaf = 64
+    # Columns whose sums are made together: their float64 copies then stay near the processor, and take less
+    # time than the pages of memory that copies of a whole tile would ask for.
+    columns_at_once = 128
+    vecdot = staticmethod(np.vecdot)
+    stack = staticmethod(np.stack)
+    empty_like = staticmethod(np.empty_like)
+
+    def spare_bytes(self) -> int:
+        """Memory that may be taken beyond what is always taken: none, the machine's own memory is shared."""
+        return 0
+
+    def take(self, array: Array, columns: Array) -> Array:
+        """Columns of a matrix. np.take is seven times as fast as indexing here."""
+        return np.take(array, columns, axis=1)
+
+    def put(self, array: Array, dtype: Any) -> Array:
+        """Array in this library, as `dtype`."""
+        return np.asarray(array, dtype=dtype)
+
+    def get(self, array: Array) -> Array:
+        """Array back in numpy."""
+        return array
+
+    def turned(self, matrix: Array) -> Array:
+        """A matrix transposed, in float64, with the values that are summed side by side."""
+        return matrix.T.astype(float, order="C")
+
+    def extent(self, matrix: Array) -> tuple[Array, Array]:
+        """Least and largest value of each row."""
+        return matrix.min(axis=1), matrix.max(axis=1)
+
+    def eigh(self, matrix: Array) -> tuple[Array, Array]:
+        """Eigenvalues and eigenvectors of a symmetric matrix."""
+        return np.linalg.eigh(matrix)
+
+    def empty(self, shape: tuple[int, int], like: Array) -> Array:
+        """An array to be filled, of the dtype of `like`."""
+        return np.empty(shape, like.dtype)
+
+    def product(self, one: Array, other: Array, out: Array | None = None) -> Array:
+        """one @ other, written into `out` where it is given."""
+        return np.matmul(one, other, out=out)
+
+    def diagonal(self, matrix: Array) -> Array:
+        """Diagonal as a view that can be written to."""
+        return np.einsum("ii->i", matrix)
+
+    def inverse(self, matrix: Array) -> Array:
+        """Inverse of a small symmetric positive definite matrix."""
+        # numpy's own LAPACK, not scipy's: the two bring a pool of threads each, and taking turns they stall.
+        inverse = np.linalg.inv(matrix)
+        return (inverse + inverse.T) / 2
+
+
+class TorchArrays:
+    """The same operations in torch, for a CUDA device (or torch's CPU, in tests)."""
+
+    # Many small steps wait for their launch there, and one Cholesky decomposition does not.
+    leaf = 8192
+    columns_at_once = 1_000_000
+
+    def __init__(self, device: str) -> None:
+        """Use torch on this device."""
+        import torch
+
+        self.torch, self.device = torch, device
+        self.vecdot, self.stack, self.empty_like = torch.linalg.vecdot, torch.stack, torch.empty_like
+
+    def spare_bytes(self) -> int:
+        """A third of what is free on the GPU: another pass over Y costs more there than its memory."""
+        return self.torch.cuda.mem_get_info(self.device)[0] // 3 if self.device.startswith("cuda") else 0
+
+    def put(self, array: Any, dtype: Any) -> Any:
+        """Tensor on the device, as `dtype` (a numpy dtype)."""
+        kind = getattr(self.torch, np.dtype(dtype).name)
+        if not isinstance(array, self.torch.Tensor):
+            array = self.torch.from_numpy(np.ascontiguousarray(array))
+        return array.to(device=self.device, dtype=kind)
+
+    def take(self, array: Any, columns: Array) -> Any:
+        """Columns of a matrix."""
+        return array[:, self.put(columns, np.int64)]
+
+    def get(self, array: Any) -> Array:
+        """Tensor back in numpy."""
+        return array.cpu().numpy()
+
+    def turned(self, matrix: Any) -> Any:
+        """A matrix transposed, in float64."""
+        return matrix.T.contiguous().double()
+
+    def extent(self, matrix: Any) -> tuple[Array, Array]:
+        """Least and largest value of each row, in numpy."""
+        low, high = self.torch.aminmax(matrix, dim=1)
+        return self.get(low), self.get(high)
+
+    def eigh(self, matrix: Any) -> tuple[Any, Any]:
+        """Eigenvalues and eigenvectors of a symmetric matrix."""
+        return self.torch.linalg.eigh(matrix)
+
+    def empty(self, shape: tuple[int, int], like: Any) -> Any:
+        """A tensor to be filled, of the dtype and on the device of `like`."""
+        return self.torch.empty(shape, dtype=like.dtype, device=like.device)
+
+    def product(self, one: Any, other: Any, out: Any = None) -> Any:
+        """one @ other, written into `out` where it is given; in full float32, whatever torch may do elsewhere."""
+        chosen = self.torch.get_float32_matmul_precision()
+        if chosen == "highest":
+            return self.torch.matmul(one, other, out=out)
+        self.torch.set_float32_matmul_precision("highest")
+        try:
+            return self.torch.matmul(one, other, out=out)
+        finally:
+            self.torch.set_float32_matmul_precision(chosen)
+
+    def diagonal(self, matrix: Any) -> Any:
+        """Diagonal as a view that can be written to."""
+        return matrix.diagonal()
+
+    def inverse(self, matrix: Any) -> Any:
+        """Inverse of a small symmetric positive definite matrix."""
+        return self.torch.cholesky_inverse(self.torch.linalg.cholesky(matrix))
+
+
+def arrays_on(device: str) -> NumpyArrays | TorchArrays:
+    """numpy for "cpu", torch for "cuda" or "cuda:<number>".
+
+    Raises:
+        ValueError: the device is neither, or CUDA is not there.
+    """
+    if device == "cpu":
+        return NumpyArrays()
+    if not device.startswith("cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda", got {device!r}.')
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(f'device={device!r} needs PyTorch: install torch, or use device="cpu".') from error
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f'device={device!r} was asked for, but torch finds no CUDA device: use device="cpu".'
+        )
+    return TorchArrays(device)

@@ -1,0 +1,505 @@
+"""What `ridge` refuses before any fitting, and its inputs as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import _arrays, _solvers
+from ._fit import RidgeResult, fit_steps, shared_steps, weights_array
+from ._problem import Array, Fit, column_moments, is_flat, read_steps, tile_width, workers_for
+from .folds import Fold, check_folds, make_folds
+
+
+def check_options(on_nan: str, dtype: Any, prediction_floor: float, tile: int | None) -> None:
+    """Refuse options that cannot be."""
+    if on_nan not in ("raise", "skip"):
+        raise ValueError(f'on_nan must be "raise" or "skip", got {on_nan!r}.')
+    if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype must be float32 or float64, got {np.dtype(dtype)}.")
+    if not (isinstance(prediction_floor, Real) and prediction_floor >= 0):
+        raise ValueError(f"prediction_floor must be 0 or more, got {prediction_floor!r}.")
+    if tile is not None and not (isinstance(tile, Integral) and tile >= 1):
+        raise ValueError(f"tile must be 1 voxel or more and a whole number, got {tile!r}.")
+
+
+def check_alphas(alphas: ArrayLike) -> Array:
+    """The grid (n_alphas,) float64, positive and finite; else a ValueError."""
+    grid = np.atleast_1d(_as_numbers(alphas, "alphas"))
+    if grid.ndim != 1 or grid.size == 0 or not np.all(np.isfinite(grid) & (grid > 0)):
+        raise ValueError(
+            f"alphas must be a list of positive numbers, got {np.array2string(grid, threshold=10)}: "
+            "try np.logspace(0, 6, 10)."
+        )
+    return grid
+
+
+def _as_numbers(values: Any, name: str) -> Array:
+    """float64, or a ValueError that names the argument; numpy's own does not."""
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers, got others ({error}).") from error
+
+
+def check_features(X: ArrayLike, name: str) -> Array:
+    """Features (n_rows, n_columns) float64 and finite; else a ValueError that counts and places the others."""
+    array = _as_numbers(X, name)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name} must be (rows, columns) with at least one of each, got shape {array.shape}."
+        )
+    bad = ~np.isfinite(array)
+    if bad.any():
+        columns = np.flatnonzero(bad.any(axis=0))
+        raise ValueError(
+            f"{name} must be finite, got {bad.sum()} NaN or infinite values in {len(columns)} of "
+            f"{array.shape[1]} columns (first {columns[0]}) and {bad.any(axis=1).sum()} rows "
+            f"(first {bad.any(axis=1).argmax()}): "
+            "look at the features of that row's story."
+        )
+    return array
+
+
+def check_responses(X: Array, Y: Any, x_name: str, y_name: str) -> None:
+    """Refuse responses that are no numbers by rows and voxels, or with other rows than the features."""
+    if not hasattr(Y, "shape") or len(Y.shape) != 2 or Y.shape[1] == 0:
+        raise ValueError(
+            f"{y_name} must be an array (rows, voxels), got {getattr(Y, 'shape', type(Y).__name__)}."
+        )
+    if hasattr(Y, "iloc"):  # a table gives columns by name, not by number
+        raise ValueError(f"{y_name} must be an array (rows, voxels), got a table: pass {y_name}.to_numpy().")
+    if getattr(getattr(Y, "dtype", None), "kind", "f") not in "biuf":
+        raise ValueError(f"{y_name} must be numbers, got dtype {Y.dtype}: try {y_name}.astype(np.float32).")
+    if len(X) != Y.shape[0]:
+        raise ValueError(
+            f"{x_name} and {y_name} must have the same rows, got {x_name} {X.shape} and "
+            f"{y_name} {tuple(Y.shape)}: "
+            "check the trimming of features and responses, story by story."
+        )
+
+
+def check_test(X: Array, Y: Any, X_test: ArrayLike | None, Y_test: Any) -> Array | None:
+    """Test rows as an array, or None; a ValueError where they do not match the training rows' columns and voxels."""
+    if X_test is None:
+        if Y_test is not None:
+            raise ValueError("Y_test needs X_test: the rows to predict.")
+        return None
+    test = check_features(X_test, "X_test")
+    if test.shape[1] != X.shape[1]:
+        raise ValueError(f"X_test must have the {X.shape[1]} columns of X, got shape {test.shape}.")
+    if Y_test is not None:
+        check_responses(test, Y_test, "X_test", "Y_test")
+        if Y_test.shape[1] != Y.shape[1]:
+            raise ValueError(
+                f"Y_test must have the {Y.shape[1]} voxels of Y, got shape {tuple(Y_test.shape)}."
+            )
+    return test
+
+
+class RowsOf:
+    """Some rows of responses, read by columns."""
+
+    def __init__(self, Y: Any, rows: Array) -> None:
+        """Take the rows numbered `rows` of Y (all rows, n_voxels)."""
+        self.Y, self.rows = Y, rows
+        self.shape = (len(rows), Y.shape[1])
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        """All of these rows, in a slice of columns."""
+        return np.asarray(self.Y[:, index[1]])[self.rows]
+
+
+Progress = Callable[[int, int], None]
+# What nested cross-validation gives each fit itself, or has no place for in its result.
+ONE_FIT_OPTIONS = {"X_test", "Y_test", "folds", "weights_path", "return_all_scores", "derived"}
+
+
+def ridge_cv(X: ArrayLike, Y: Any, *, progress: Progress | None = None, **options: Any) -> RidgeResult:
+    """Ridge with cross-validated alphas in one call: the options and result of `ridge_steps`.
+
+    `progress(done, total)` is called after each step.
+    """
+    return _drain(ridge_steps(X, Y, **options), progress)
+
+
+def ridge_steps(
+    X: ArrayLike,
+    Y: Any,
+    *,
+    alphas: ArrayLike,
+    folds: Sequence[Fold],
+    X_test: ArrayLike | None = None,
+    Y_test: Any = None,
+    single_alpha: bool = False,
+    use_corr: bool = True,
+    normalpha: bool = False,
+    prediction_floor: float = 0.0,
+    standardize_X: bool = False,
+    standardize_Y: bool = False,
+    return_weights: bool = False,
+    weights_path: str | Path | None = None,
+    weights_memory: int | None = None,
+    return_predictions: bool = True,
+    return_all_scores: bool = False,
+    on_nan: str = "raise",
+    tile: int | None = None,
+    dtype: Any = np.float32,
+    device: str = "cpu",
+    derived: dict[str, Any] | None = None,
+) -> Generator[tuple[int, int], None, RidgeResult]:
+    """Choose alphas by cross-validation, refit on all rows, predict the test rows; in steps.
+
+    Args:
+        X: (n_rows, n_columns) features, one row per TR.
+        Y: (n_rows, n_voxels) responses; anything with `.shape` and `[:, start:stop]` (array, memmap, h5py
+            dataset).
+        alphas: (n_alphas,) positive, in scikit-learn's convention (`huth_alphas` converts LITcoder's).
+        folds: inner folds, from `make_folds` or given: pairs of row numbers, also from a generator. The
+            refit uses all rows, also those that are in no fold.
+        X_test: (n_test_rows, n_columns) rows to predict with the refit.
+        Y_test: (n_test_rows, n_voxels) responses to correlate the predictions with.
+        single_alpha: one alpha for all voxels, by the mean score over voxels.
+        use_corr: select by correlation; False selects by R2.
+        normalpha: alphas are in units of the largest eigenvalue of X'X over the rows that are fitted: each
+            fold's own training rows, then all rows. With `alphas=huth_alphas(a)` this is LITcoder's
+            `normalpha`.
+        prediction_floor: added to the standard deviation of held-out predictions when alphas are compared by
+            correlation, in units of Y as it is fitted. 0 is the plain correlation; with 1e-8, LITcoder's value,
+            an alpha so large that predictions vanish scores 0 instead of the correlation of a vanishing signal.
+        standardize_X, standardize_Y: z-score by mean and standard deviation of the rows of X and Y, the test
+            rows by the same numbers. Predictions are in the units of Y, weights those of z-scored values.
+        return_weights: keep the refit's weights.
+        weights_path: write the weights to this .npy file and return them as a memory map.
+        weights_memory: bytes of weights to hold in memory; larger ones come as a memory map of a temporary
+            file, and the result says so. None takes half of the memory that the machine has free.
+        return_predictions: False keeps only the correlations.
+        return_all_scores: keep the scores of every alpha.
+        on_nan: "raise" refuses voxels with NaN or infinite values in Y or Y_test; "skip" leaves them out,
+            scored NaN.
+        tile: voxels read and scored together; None for tiles of up to about 64 MB. On the CPU as many tiles
+            are worked on at once as BLAS may use threads, with BLAS at one thread in the whole process
+            between the first step on the tiles and the last.
+        dtype: of the products with Y, float32 or float64.
+        device: "cpu", or "cuda" for products and inverses in torch.
+        derived: an empty dict, for the first of several fits of one X: it is filled with what follows from X
+            without Y (X'X's eigenvectors or XX', and the last operators of the folds and of the test rows, each
+            up to half a GB), and a later fit that is given it again and the same X, unchanged, takes them from
+            there. With another X or device it starts afresh.
+
+    Yields:
+        (done, total), in units that stand for about equal times.
+
+    Returns:
+        RidgeResult. Scores are means over the folds in which the voxel varies. Among alphas that tie to
+        within rounding, the largest is chosen.
+
+    Raises:
+        ValueError: before any fitting, where shapes, folds, alphas or options do not fit together, values are
+            not finite or beyond float32, or weights fit neither into memory nor onto the disk.
+    """
+    check_options(on_nan, dtype, prediction_floor, tile)
+    X = check_features(X, "X") if derived is None else _features_of(X, (device, standardize_X), derived)
+    check_responses(X, Y, "X", "Y")
+    test = check_test(X, Y, X_test, Y_test)
+    if standardize_X:
+        mean, spread = column_moments(X)
+        X, test = (X - mean) / spread, None if test is None else (test - mean) / spread
+    n_workers = workers_for(*Y.shape) if device == "cpu" else 1
+    fit = Fit(
+        X=X,
+        Y=Y,
+        X_test=test,
+        Y_test=Y_test,
+        alphas=check_alphas(alphas),
+        rows=[_solvers.fold_rows(*fold, len(X)) for fold in check_folds(folds, len(X))],
+        single_alpha=single_alpha,
+        use_corr=use_corr,
+        normalpha=normalpha,
+        prediction_floor=prediction_floor,
+        skip_nan=on_nan == "skip",
+        standardize_Y=standardize_Y,
+        dtype=np.dtype(dtype),
+        xp=_arrays.arrays_on(device),
+        tile=tile or tile_width(*Y.shape, n_workers),
+        n_workers=n_workers,
+        derived=derived,
+    )
+    return fit_steps(
+        fit,
+        keep_weights=return_weights,
+        weights_path=weights_path,
+        weights_memory=weights_memory,
+        keep_predictions=return_predictions,
+        all_scores=return_all_scores,
+    )
+
+
+def derive_steps(
+    X: ArrayLike,
+    *,
+    derived: dict[str, Any],
+    alphas: ArrayLike,
+    folds: Sequence[Fold],
+    X_test: ArrayLike | None = None,
+    use_corr: bool = True,
+    normalpha: bool = False,
+    dtype: Any = np.float32,
+    device: str = "cpu",
+) -> Generator[tuple[int, int], None, None]:
+    """Fill `derived` before the responses are at hand: a later fit with the same arguments finds it there.
+
+    Args:
+        X, alphas, folds, X_test, use_corr, normalpha, dtype, device: as for `ridge_steps`.
+        derived: a dict, empty or of a fit before.
+
+    Yields:
+        (done, total).
+
+    Raises:
+        ValueError: as `ridge_steps`, for what it is given here.
+    """
+    X = _features_of(X, (device, False), derived)
+    fit = Fit(
+        X=X,
+        Y=np.empty((len(X), 0), dtype),
+        X_test=None if X_test is None else check_features(X_test, "X_test"),
+        Y_test=None,
+        alphas=check_alphas(alphas),
+        rows=[_solvers.fold_rows(*fold, len(X)) for fold in check_folds(folds, len(X))],
+        single_alpha=False,
+        use_corr=use_corr,
+        normalpha=normalpha,
+        prediction_floor=0.0,
+        skip_nan=False,
+        standardize_Y=False,
+        dtype=np.dtype(dtype),
+        xp=_arrays.arrays_on(device),
+        tile=1,
+        derived=derived,
+    )
+    return shared_steps(fit)
+
+
+def _features_of(X: ArrayLike, how: tuple, derived: dict[str, Any]) -> Array:
+    """X checked and in float64; `derived` emptied where it is of another X or was used in another way."""
+    (given, known), checked = derived.get("X", ((None, None), None))
+    if given is not X or known != how:
+        derived.clear()
+        checked = check_features(X, "X")
+        derived["X"] = ((X, how), checked)
+    return checked
+
+
+def huth_alphas(a: ArrayLike, *, largest_singular_value: float = 1.0) -> Array:
+    """Alphas in this package's convention from those of LITcoder and the Huth lab.
+
+    Their ridge damps singular values by S / (S^2 + a^2) where scikit-learn has S / (S^2 + alpha), so
+    alpha = a^2; with their `normalpha`, alpha = (a * S_max)^2. Their normalpha takes S_max of each fold's own
+    training rows: to do that too, leave `largest_singular_value` at 1 and pass `normalpha=True` to
+    `ridge_cv`.
+    """
+    return (np.asarray(a, dtype=float) * largest_singular_value) ** 2
+
+
+def largest_singular_value(X: ArrayLike) -> float:
+    """Largest singular value of X (n_rows, n_columns), in float64."""
+    X = np.asarray(X, dtype=float)
+    return float(np.sqrt(_solvers.largest_eigenvalue(X @ X.T if len(X) <= X.shape[1] else X.T @ X)))
+
+
+# --- nested cross-validation ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NestedResult:
+    """What `nested_cv` found. Entries by voxel are in the order of Y's columns.
+
+    Attributes:
+        predictions: (n_rows, n_voxels) of each row from the fold that held it out, in the units of Y; NaN in
+            rows that no fold scores; None where they were not asked for.
+        correlations: (n_voxels,) mean over the outer folds in which the voxel varies.
+        fold_correlations: (n_outer_folds, n_voxels).
+        fold_alphas: (n_outer_folds, n_voxels) chosen alphas.
+        weights: (n_columns, n_voxels) mean over the outer folds, or None; a memory map where memory is short.
+        folds: the outer folds.
+        constant_voxels: numbers of voxels that do not vary over the training rows of some outer fold.
+        skipped_voxels: numbers of voxels with NaN or infinite values that were left out.
+        unscored_voxels: numbers of voxels that no inner fold of some outer fold could score.
+        constant_test_voxels: numbers of voxels that do not vary over the held-out rows of some outer fold.
+        constant_columns: numbers of the columns of X that do not vary.
+    """
+
+    predictions: Array | None = field(repr=False)
+    correlations: Array
+    fold_correlations: Array = field(repr=False)
+    fold_alphas: Array = field(repr=False)
+    weights: Array | None = field(repr=False)
+    folds: tuple[Fold, ...] = field(repr=False)
+    constant_voxels: Array
+    skipped_voxels: Array
+    unscored_voxels: Array
+    constant_test_voxels: Array
+    constant_columns: Array
+
+
+def nested_cv(X: ArrayLike, Y: Any, *, progress: Progress | None = None, **options: Any) -> NestedResult:
+    """Nested cross-validation in one call: the options and result of `nested_steps`.
+
+    `progress(done, total)` is called after each step.
+    """
+    return _drain(nested_steps(X, Y, **options), progress)
+
+
+def nested_steps(
+    X: ArrayLike,
+    Y: Any,
+    *,
+    alphas: ArrayLike,
+    outer_folds: Sequence[Fold],
+    inner_folds: Callable[[Array], Sequence[Fold]] | None = None,
+    folding_type: str = "chunked",
+    n_inner_folds: int = 5,
+    chunk_length: int = 20,
+    trim_size: int = 5,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Generator[tuple[int, int], None, NestedResult]:
+    """Predict every row from a fit that has not seen its outer fold; alphas by inner folds; in steps.
+
+    Args:
+        X: (n_rows, n_columns) features.
+        Y: (n_rows, n_voxels) responses, also a memory map or HDF5 data set.
+        alphas: (n_alphas,) as for `ridge_steps`.
+        outer_folds: pairs of row numbers; hold out stories with `make_folds(..., folding_type="group")`.
+        inner_folds: function from the (n_train,) row numbers that an outer fold trains on to folds of
+            positions in them; None makes them with the following options, which are those of `make_folds`.
+        folding_type, n_inner_folds, chunk_length, trim_size, seed: inner folds.
+        groups: (n_rows,) story of each row, for the inner folds.
+        options: any of `ridge_steps` but those of one fit alone (X_test, Y_test, folds, weights_path,
+            return_all_scores, derived). `standardize_X` and `standardize_Y` take each outer fold's training
+            rows.
+
+    Yields:
+        (done, total).
+
+    Returns:
+        NestedResult.
+
+    Raises:
+        ValueError: as `ridge_steps`, before any fitting, and for options of one fit alone; messages about
+            inner folds count rows of the outer fold's training set.
+    """
+    if refused := sorted(ONE_FIT_OPTIONS & set(options)):
+        raise ValueError(
+            f"nested_cv fits once for each outer fold, so it does not take {', '.join(refused)}: "
+            "leave it out, or call ridge_cv for one fit."
+        )
+    X = check_features(X, "X")
+    check_responses(X, Y, "X", "Y")
+    outer = check_folds(outer_folds, len(X))
+    labels = None if groups is None else np.asarray(groups)
+    if labels is not None and labels.shape != (len(X),):
+        raise ValueError(f"groups must hold one label per row, shape ({len(X)},); got shape {labels.shape}.")
+
+    def inner(train: Array) -> Sequence[Fold]:
+        if inner_folds is not None:
+            return inner_folds(train)
+        return make_folds(
+            len(train),
+            folding_type=folding_type,
+            n_folds=n_inner_folds,
+            chunk_length=chunk_length,
+            trim_size=trim_size,
+            groups=None if labels is None else labels[train],
+            seed=seed,
+        )
+
+    fits = [(fold, check_folds(inner(fold.train), len(fold.train))) for fold in outer]
+    options = {"alphas": alphas, **options}
+    _outer_fit(X, Y, *fits[0], options)  # refuses at once what it would refuse later
+    return _nested_steps(X, Y, fits, options)
+
+
+def _outer_fit(
+    X: Array, Y: Any, fold: Fold, inner: Sequence[Fold], options: dict[str, Any]
+) -> Generator[tuple[int, int], None, RidgeResult]:
+    """Steps of the fit of one outer fold, with the predictions of its held-out rows."""
+    train, test = (RowsOf(Y, rows) for rows in fold)
+    return ridge_steps(X[fold.train], train, X_test=X[fold.test], Y_test=test, folds=inner, **options)
+
+
+def _nested_steps(
+    X: Array, Y: Any, fits: list[tuple[Fold, list[Fold]]], options: dict[str, Any]
+) -> Generator[tuple[int, int], None, NestedResult]:
+    tiles = list(_solvers.slices(Y.shape[1], tile_width(*Y.shape)))
+    # All rows first: values in the rows that a later fold trains on must not end the work half way.
+    for _ in read_steps(Y, tiles, "Y", skip_nan=options.get("on_nan") == "skip"):
+        yield 0, 1
+    dtype = np.dtype(options.get("dtype", np.float32))
+    predictions = np.full(Y.shape, np.nan, dtype) if options.get("return_predictions", True) else None
+    weights = None
+    if options.get("return_weights"):
+        weights = weights_array((X.shape[1], Y.shape[1]), dtype, options.get("weights_memory"))
+        weights[:] = 0
+    results = []
+    for number, (fold, inner) in enumerate(fits):
+        result = yield from _shifted(_outer_fit(X, Y, fold, inner, options), number, len(fits))
+        for tile in tiles:
+            if predictions is not None:
+                predictions[fold.test, tile] = result.predictions[:, tile]
+            if weights is not None:
+                weights[:, tile] += result.weights[:, tile] / len(fits)
+        results.append(replace(result, weights=None, predictions=None))
+
+    def in_any(name: str) -> Array:
+        return np.unique(np.concatenate([getattr(result, name) for result in results]))
+
+    correlations = np.stack([result.correlations for result in results])
+    return NestedResult(
+        predictions=predictions,
+        correlations=_mean_of_defined(correlations),
+        fold_correlations=correlations,
+        fold_alphas=np.stack([result.best_alphas for result in results]),
+        weights=weights,
+        folds=tuple(fold for fold, _ in fits),
+        constant_voxels=in_any("constant_voxels"),
+        skipped_voxels=in_any("skipped_voxels"),
+        unscored_voxels=in_any("unscored_voxels"),
+        constant_test_voxels=in_any("constant_test_voxels"),
+        constant_columns=np.flatnonzero(is_flat(X.min(axis=0), X.max(axis=0), X.dtype)),
+    )
+
+
+def _shifted(steps: Generator, number: int, n_fits: int) -> Generator:
+    """Steps of one of several equal fits, counted over all of them."""
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        yield number * total + done, n_fits * total
+
+
+def _mean_of_defined(values: Array) -> Array:
+    """Mean over the first axis of the entries that are numbers; NaN where none is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
+
+
+def _drain(steps: Generator[tuple[int, int], None, Any], progress: Progress | None) -> Any:
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        if progress is not None:
+            progress(done, total)

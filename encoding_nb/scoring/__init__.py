@@ -1,0 +1,32 @@
+"""Correlation of predictions with BOLD, p-values, false discovery rate, noise ceiling."""
+
+from ._columns import checked_flags
+from .correlations import (
+    combine_pvalues,
+    correlation,
+    correlation_pvalues,
+    fdr,
+    noise_ceiling,
+    normalized_correlation,
+    r2,
+    region_metrics,
+    summarise,
+)
+from .permutation import LEAST_BLOCKS, LEAST_ROWS, permutation_pvalues, permutation_steps
+
+__all__ = [
+    "LEAST_BLOCKS",
+    "LEAST_ROWS",
+    "checked_flags",
+    "combine_pvalues",
+    "correlation",
+    "correlation_pvalues",
+    "fdr",
+    "noise_ceiling",
+    "normalized_correlation",
+    "permutation_pvalues",
+    "permutation_steps",
+    "r2",
+    "region_metrics",
+    "summarise",
+]

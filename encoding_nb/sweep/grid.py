@@ -1,0 +1,153 @@
+"""Grids of settings, in an order that lets neighbours share their work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from .. import features
+from .._validation import shown
+from ..assembly import Assembly, require_assembly
+from ..pipeline import split_stories
+from ..settings import Settings, require_settings
+from . import _shared
+
+# what says nothing of a fit without a language model
+OF_LANGUAGE_MODELS = ("layer_idx", "lookback", "context_type", "last_token", "stride", "processing")
+
+
+def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
+    """All combinations of some settings' values; the lists of several grids may be added up.
+
+    Parameters
+    ----------
+    base : Settings
+        What does not vary.
+    axes : sequence of values by the name of a setting
+        `layer_idx="all"` takes every layer that the model of each combination has.
+
+    Returns
+    -------
+    list of Settings
+        Those that read the same activations stand together, and among them those with equal designs.
+
+    Raises
+    ------
+    ValueError
+        A setting that does not exist, with those that do; an axis without values, or with one of them twice; an
+        axis of what only a language model has, such as its layers, in combinations without one.
+    TypeError
+        A base that is no Settings, such as a mapping of them.
+    """
+    require_settings(base, "settings_grid")
+    known = [f.name for f in fields(Settings)]
+    for name in axes:
+        if name not in known:
+            raise ValueError(f"settings_grid: no setting is called {name!r}; there are {', '.join(known)}.")
+    axes = {name: _axis(name, values) for name, values in axes.items()}
+    several = [name for name, values in axes.items() if len(values) > 1 or values == ["all"]]
+    found = []
+    for combination in product(*axes.values()):
+        chosen = dict(zip(axes, combination, strict=True))
+        _refuse_idle(replace(base, **chosen), [name for name in several if name in OF_LANGUAGE_MODELS])
+        if chosen.get("layer_idx") != "all":
+            found.append(replace(base, **chosen))
+            continue
+        n_layers = features.model_info(chosen.get("model_name", base.model_name)).n_layers
+        found += [replace(base, **{**chosen, "layer_idx": layer}) for layer in range(n_layers + 1)]
+    return sorted(found, key=in_order_of_sharing(found))
+
+
+def _refuse_idle(settings: Settings, names: Sequence[str]) -> None:
+    """Refuse to vary what only a language model has where there is none: all runs would be one and the same."""
+    spaces = (settings.modality, *settings.joined_with)
+    if names and "language_model" not in spaces:
+        raise ValueError(
+            f"settings_grid: {', '.join(names)} has no effect on {', '.join(map(str, spaces))}, so these runs would be "
+            f"the same; leave it out, or make a grid for each modality and add these up."
+        )
+
+
+def _axis(name: str, values: Any) -> list[Any]:
+    if name == "layer_idx" and isinstance(values, str) and values == "all":
+        return ["all"]
+    if isinstance(values, (str, bytes)) or not hasattr(values, "__iter__"):
+        raise ValueError(f"settings_grid: expected {name} as a list of values, got {values!r}.")
+    values = [value.item() if isinstance(value, np.generic) else value for value in values]
+    if not values:
+        raise ValueError(f"settings_grid: expected at least one value of {name}, got none.")
+    made = []
+    for value in values:
+        try:
+            made.append(getattr(Settings(**{name: value}), name))
+        except TypeError:
+            raise ValueError(
+                f"settings_grid: {value!r} cannot be {name}; give a list of values, each of them a sequence."
+            ) from None
+    twice = [value for value in made if made.count(value) > 1]
+    if twice:
+        raise ValueError(f"settings_grid: {name} holds {twice[0]!r} more than once; leave one out.")
+    return made
+
+
+def in_order_of_sharing(grid: Sequence[Settings]) -> Callable[[Settings], tuple[int, ...]]:
+    """Sort key that brings equal activations, then equal designs together, in the order they first appear."""
+    first: dict[Any, int] = {}
+
+    def key(settings: Settings) -> tuple[int, ...]:
+        spec = settings.feature_specs.get("language_model")
+        reads = (settings.modality, settings.joined_with, spec and replace(spec.activation, processing="raw"))
+        split = (settings.stories, settings.test_stories, settings.use_train_test_split)
+        parts = (reads, (*split, settings.trimming), _shared.design_key(settings))
+        return tuple(first.setdefault(part, len(first)) for part in parts)
+
+    for settings in grid:
+        key(settings)
+    return key
+
+
+def story_subsets(
+    assembly: Assembly, counts: Sequence[int], *, n_draws: int = 1, seed: int = 0
+) -> list[tuple[str, ...]]:
+    """Values of `stories` for a learning curve: growing sets of training stories, each with all test stories.
+
+    Within a draw every set holds the smaller ones; different draws take the stories in different orders. Sets
+    that come out alike, as all of them do with all stories, are given once.
+
+    Parameters
+    ----------
+    assembly : Assembly
+    counts : whole numbers of training stories, in a list
+    n_draws : orders in which stories are taken
+    seed : of the orders
+
+    Raises
+    ------
+    ValueError
+        No list of whole numbers; a count below 1 or above the number of training stories.
+    TypeError
+        No Assembly.
+    """
+    require_assembly(assembly, "story_subsets")
+    if not isinstance(counts, Iterable) or isinstance(counts, (str, Mapping)):
+        raise ValueError(f"story_subsets: expected counts in a list, got {shown(counts)}; try [1, 2, 4].")
+    counts = list(counts)
+    split = split_stories(assembly, Settings())
+    found: list[tuple[str, ...]] = []
+    for draw in range(n_draws):
+        order = np.random.default_rng([seed, draw]).permutation(len(split.train))
+        for count in counts:
+            if not isinstance(count, (int, np.integer)) or not 1 <= count <= len(split.train):
+                raise ValueError(
+                    f"story_subsets: expected counts from 1 to {len(split.train)}, the training stories of "
+                    f"{assembly.subject}; got {count!r}."
+                )
+            chosen = {split.train[i] for i in order[:count]} | set(split.test)
+            names = tuple(name for name in assembly.stories if name in chosen)
+            if names not in found:
+                found.append(names)
+    return found

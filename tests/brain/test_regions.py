@@ -1,0 +1,208 @@
+import json
+from dataclasses import dataclass, field
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from encoding_nb import Surface
+from encoding_nb.brain import _pycortex, regions, surfaces
+
+from ..tiny_subject import make_store
+
+DEMO = surfaces.SHIPPED
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What the tables read of a pipeline.Result."""
+
+    scores: np.ndarray
+    significant: np.ndarray
+    surface: Surface | None = None
+    rois: dict = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def own_store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pycortex")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_pycortex.STORE_VARIABLE, str(make_store(folder / "store")))
+        patch.setenv(_pycortex.CACHE_VARIABLE, str(folder / "cache"))
+        yield
+
+
+@pytest.fixture
+def tiny(own_store):
+    return Surface("tiny", "near", "thick")
+
+
+@pytest.fixture
+def result(tiny):
+    rng = np.random.default_rng(0)
+    n = surfaces.voxel_count(tiny)
+    scores = rng.normal(size=n)
+    scores[::9] = np.nan
+    return Result(scores, rng.random(n) < 0.3, tiny)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40))
+def test_table_equals_pandas_own_sums(seed, n):
+    rng = np.random.default_rng(seed)
+    scores = np.where(rng.random(n) < 0.2, np.nan, rng.normal(size=n))
+    masks = {name: rng.random(n) < share for name, share in (("a", 0.5), ("b", 0.1), ("c", 1.0))}
+    significant = rng.random(n) < 0.4
+    table = regions.summarise_regions(scores, masks, significant=significant)
+    for name, mask in masks.items():
+        column = pd.Series(scores[mask])
+        row = table.loc[name]
+        np.testing.assert_allclose([row["mean"], row["median"]], [column.mean(), column.median()])
+        assert (row["count"], row["significant"]) == (mask.sum(), (mask & significant).sum())
+    medians = table["median"].dropna()
+    assert medians.is_monotonic_decreasing and table.index.name == "region"
+
+
+def test_without_masks_of_their_own_the_drawn_areas_count(result):
+    table = regions.roi_table(result)
+    assert set(table.index) == {"box", "blob"}
+    drawn = surfaces.roi_masks(result.surface)
+    assert table.loc["box", "count"] == drawn["box"].sum() > 0
+    assert table.loc["box", "mean"] == pytest.approx(np.nanmean(result.scores[drawn["box"]]))
+
+
+def test_the_data_own_masks_come_first_and_drawn_areas_by_name(result):
+    mine = np.zeros(len(result.scores), bool)
+    mine[:10] = True
+    with_masks = Result(result.scores, result.significant, result.surface, {"mine": mine})
+    assert list(regions.roi_table(with_masks).index) == ["mine"]
+    assert set(regions.roi_table(with_masks, ["mine", "blob"]).index) == {"mine", "blob"}
+    assert list(regions.roi_table(with_masks, "blob").index) == ["blob"]
+    with pytest.raises(ValueError, match="No region 'Brocca' here; known are box, blob, mine"):
+        regions.roi_table(with_masks, ["Brocca"])
+
+
+def test_own_masks_and_other_values(result):
+    mask = np.arange(len(result.scores)) < 50
+    table = regions.roi_table(result, {"first": mask}, values=np.arange(len(mask)))
+    assert table.loc["first", "mean"] == 24.5 and table.loc["first", "count"] == 50
+    assert table.loc["first", "significant"] == result.significant[:50].sum()
+
+
+def test_metrics_are_the_table_in_flat_numbers(result):
+    table, metrics = regions.roi_table(result), regions.roi_metrics(result)
+    assert len(metrics) == table.size
+    for region, row in table.iterrows():
+        for name, column in (("mean_score", "mean"), ("median_score", "median"), ("n_voxels", "count"),
+                             ("n_significant", "significant")):  # fmt: skip
+            assert metrics[f"{region}/{name}"] == row[column]
+    mine = np.arange(len(result.scores)) < 50
+    assert set(regions.roi_metrics(result, {"mine": mine})) == {
+        f"mine/{name}" for name in ("mean_score", "median_score", "n_voxels", "n_significant")
+    }
+
+
+def test_masks_that_do_not_fit_are_refused(result):
+    n = len(result.scores)
+    with pytest.raises(
+        ValueError, match=rf"Region 'a': expected {n} flags, one True or False per voxel, got bool"
+    ):
+        regions.roi_table(result, {"a": np.ones(3, bool)})
+    with pytest.raises(ValueError, match=r"Region 'a': expected .* got int64"):
+        regions.roi_table(result, {"a": np.arange(n)})
+    with pytest.raises(
+        ValueError, match=rf"roi_table: expected {n} values, one per voxel .* got shape \(3,\)"
+    ):
+        regions.roi_table(result, {"a": np.ones(n, bool)}, values=np.zeros(3))
+    pvalues = Result(result.scores, np.full(n, 0.9))
+    with pytest.raises(ValueError, match=r"significant must be flags, .* got float64 such as \[0.9"):
+        regions.roi_table(pvalues, {"a": np.ones(n, bool)})
+    with pytest.raises(TypeError, match="roi_table: expected a Result, got 'demo'"):
+        regions.roi_table("demo")
+    with pytest.raises(ValueError, match="no regions and name no surface"):
+        regions.roi_table(Result(result.scores, result.significant))
+    with pytest.raises(ValueError, match="an atlas needs the surface"):
+        regions.roi_table(Result(result.scores, result.significant), "atlas.nii.gz")
+
+
+# --- atlas files ---
+
+
+@pytest.fixture
+def labels(tiny):
+    """A volume of labels (z, y, x) in which label 5 touches no voxel of the mask."""
+    mask = surfaces.surface_mask(tiny)
+    volume = np.zeros(mask.shape, np.int16)
+    volume[mask] = np.arange(mask.sum()) % 4  # 0 to 3
+    volume[tuple(np.argwhere(~mask)[0])] = 5
+    return volume
+
+
+def test_label_volume(tiny, labels, tmp_path, result):
+    path = tmp_path / "atlas.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(labels.T, np.eye(4)), path)
+    masks = regions.read_masks(path, tiny, names={1: "one", 3: "three"})
+    assert list(masks) == ["one", "label 2", "three", "label 5"]
+    np.testing.assert_array_equal(masks["three"], np.arange(len(masks["three"])) % 4 == 3)
+    assert not masks["label 5"].any(), "listed, and empty"
+    table = regions.roi_table(result, path, names={1: "one"})
+    assert table.loc["one", "count"] == masks["one"].sum()
+    assert np.isnan(table.loc["label 5", "median"]) and table.loc["label 5", "count"] == 0
+
+
+def test_label_volumes_that_do_not_fit(tiny, labels, tmp_path):
+    path = tmp_path / "atlas.nii"
+    nibabel.save(nibabel.Nifti1Image(labels.T[:-1], np.eye(4)), path)
+    with pytest.raises(
+        ValueError, match=r"atlas\.nii: expected labels on the grid of tiny/near, \(24, 26, 16\)"
+    ):
+        regions.read_masks(path, tiny)
+    nibabel.save(nibabel.Nifti1Image(labels.T + 0.5, np.eye(4)), path)
+    with pytest.raises(ValueError, match="whole-number labels; resample with nearest"):
+        regions.read_masks(path, tiny)
+
+
+def test_npz_of_masks_over_voxels_or_volumes(tiny, labels, tmp_path):
+    mask = surfaces.surface_mask(tiny)
+    np.savez(tmp_path / "atlas.npz", flat=labels[mask] == 2, volume=labels == 2)
+    masks = regions.read_masks(tmp_path / "atlas.npz", tiny)
+    np.testing.assert_array_equal(masks["flat"], masks["volume"])
+    np.savez(tmp_path / "short.npz", short=np.ones(4, bool))
+    with pytest.raises(ValueError, match="Region 'short': expected"):
+        regions.read_masks(tmp_path / "short.npz", tiny)
+
+
+def test_npz_with_pickled_content_is_not_opened(tiny, tmp_path):
+    np.savez(tmp_path / "evil.npz", a=np.array([{"x": 1}], dtype=object))
+    with pytest.raises(ValueError, match="pickle"):
+        regions.read_masks(tmp_path / "evil.npz", tiny)
+
+
+def test_json_of_voxel_numbers_or_flags(tiny, tmp_path):
+    n = surfaces.voxel_count(tiny)
+    content = {"numbers": [0, 5, 7], "flags": [i == 3 for i in range(n)], "empty": []}
+    (tmp_path / "atlas.json").write_text(json.dumps(content))
+    masks = regions.read_masks(tmp_path / "atlas.json", tiny)
+    assert np.flatnonzero(masks["numbers"]).tolist() == [0, 5, 7]
+    assert np.flatnonzero(masks["flags"]).tolist() == [3] and not masks["empty"].any()
+    for wrong, said in (({"a": [n]}, f"voxel numbers from 0 to {n - 1}"), ({"a": "x"}, "voxel numbers"),
+                        ([1, 2], "expected an object of region names, got a list")):  # fmt: skip
+        (tmp_path / "atlas.json").write_text(json.dumps(wrong))
+        with pytest.raises(ValueError, match=said):
+            regions.read_masks(tmp_path / "atlas.json", tiny)
+
+
+def test_an_unknown_kind_of_atlas_is_named(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"atlas\.txt: expected an atlas as \.nii, .*\.json"):
+        regions.read_masks(tmp_path / "atlas.txt", tiny)
+
+
+def test_pycortex_own_masks_agree_with_the_outlines(tiny):
+    with_vertices = Surface("tiny", "near", "nearest")  # pycortex counts vertices; other voxels hold none
+    ours, theirs = surfaces.roi_masks(with_vertices), regions.pycortex_roi_masks(with_vertices)
+    assert set(ours) == set(theirs) == {"box", "blob"}
+    for name in ours:
+        dice = 2 * (ours[name] & theirs[name]).sum() / (ours[name].sum() + theirs[name].sum())
+        assert dice > 0.8, (name, dice)

@@ -1,0 +1,247 @@
+"""Feature spaces on a story's TRs."""
+
+import gzip
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoding_nb.assembly import Story, Words
+from encoding_nb.design import downsample
+from encoding_nb.features import (
+    FEATURE_SPACES,
+    ActivationSpec,
+    FeatureSpec,
+    file_embeddings,
+    is_cached,
+    joined_steps,
+    layer_activations,
+    token_embeddings,
+    word_rate,
+)
+from encoding_nb.features.spaces import feature_steps, joined_features, story_features
+from encoding_nb.features.word_vectors import read_word_vectors
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TINY = str(GOLDEN / "hf" / "tiny-gpt2")
+STORIES = ("storya", "storyb", "storyc", "storyd", "storyz_test")
+SPEC = FeatureSpec(activation=ActivationSpec(TINY, processing="litcoder"), layer_idx=2)
+
+
+@pytest.fixture(scope="module")
+def stories():
+    stimuli = np.load(GOLDEN / "stimuli.npz")
+    made = {}
+    for name in STORIES:
+        times = stimuli[f"{name}/data_times"]
+        words = Words(tuple(stimuli[f"{name}/words"].tolist()), times, times)
+        contexts = {"fullcontext": tuple(stimuli[f"{name}/stimuli_fullcontext"].tolist())}
+        bold = stimuli[f"{name}/brain_data"]
+        made[name] = Story(name, words, stimuli[f"{name}/tr_times"], bold, contexts=contexts)
+    return made
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_golden_word_rate(stories, name):
+    expected = np.load(GOLDEN / "stimuli.npz")[f"{name}/word_rates"]
+    assert np.array_equal(word_rate(stories[name].words, stories[name].tr_times), expected)
+    assert np.array_equal(story_features(stories[name], FeatureSpec("wordrate")), expected)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_golden_language_model_features_from_stored_windows(stories, name, tmp_path):
+    spec = FeatureSpec(activation=SPEC.activation, layer_idx=2, use_stored_contexts=True)
+    found = story_features(stories[name], spec, memory=tmp_path)
+    expected = np.load(GOLDEN / "downsampled.npz")[f"{name}/lanczos_w3_c1"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-5)  # sums of some ten words at 1e-5 each
+    assert is_cached(stories[name], spec, memory=tmp_path)
+    assert not is_cached(stories[name], SPEC, memory=tmp_path)
+
+
+def test_lookback_truly_changes_features_and_options_reach_the_filter(stories):
+    story = stories["storya"]
+    other = FeatureSpec(activation=ActivationSpec(TINY, lookback=8), layer_idx=2)
+    words = layer_activations(story.words.text, other.activation, layer_idx=2)
+    found = story_features(story, other, downsample_method="lanczos", downsample_options={"window": 2})
+    expected = downsample(words, story.words.times, story.tr_times, window=2)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    longer = FeatureSpec(activation=ActivationSpec(TINY, lookback=16), layer_idx=2)
+    assert np.abs(found - story_features(story, longer, downsample_options={"window": 2})).max() > 0.1
+
+
+def test_steps_yield_progress_and_return_the_rows_of_the_tr_grid(stories):
+    story = stories["storyb"]
+    steps = feature_steps(story, SPEC)
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as stop:
+            assert stop.value.shape == (story.n_trs, 64)
+            break
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            FeatureSpec("phonemes"),
+            "Unknown modality 'phonemes'; choose one of language_model, wordrate, embeddings",
+        ),
+        (FeatureSpec(), "storya: a language model's features need"),
+        (FeatureSpec("embeddings"), "storya: embeddings need"),
+        (FeatureSpec(activation=ActivationSpec(TINY), layer_idx=9), "storya: Layer 9 is out of range"),
+        (
+            FeatureSpec(activation=ActivationSpec(TINY, context_type="nocontext"), use_stored_contexts=True),
+            "storya: expected stored windows of type 'nocontext', got fullcontext",
+        ),
+    ],
+)
+def test_errors_name_the_story(stories, spec, message):
+    with pytest.raises(ValueError, match=message):
+        story_features(stories["storya"], spec)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_with_the_story(stories, monkeypatch):
+    def broken(words, *_, **__):
+        yield 1, 1
+        return np.full((len(words), 4), np.nan, dtype=np.float32)
+
+    monkeypatch.setattr("encoding_nb.features.spaces.activation_steps", broken)
+    with pytest.raises(ValueError, match="storya: downsample: 1320 of 1320 features are not finite"):
+        story_features(stories["storya"], SPEC)
+
+
+def test_a_models_embedding_needs_the_model_and_a_file_does_not(stories, tmp_path):
+    write_text(tmp_path / "vectors.txt", header=True)
+    story = stories["storya"]
+    assert is_cached(story, FeatureSpec("wordrate"), memory=tmp_path)
+    assert is_cached(
+        story, FeatureSpec("embeddings", embedding=str(tmp_path / "vectors.txt")), memory=tmp_path
+    )
+    for model in (TINY, "demo", "x" * 300):
+        assert not is_cached(story, FeatureSpec("embeddings", embedding=model), memory=tmp_path)
+
+
+def test_every_space_is_ready_to_be_named():
+    assert set(FEATURE_SPACES) == {"language_model", "wordrate", "embeddings"}
+
+
+# ---------------------------------------------------------------------- static embeddings
+
+
+def test_a_models_own_embedding(stories):
+    story = stories["storya"]
+    found = story_features(story, FeatureSpec("embeddings", embedding=TINY), downsample_method="average")
+    words = token_embeddings(story.words.text, TINY)
+    assert np.array_equal(found, downsample(words, story.words.times, story.tr_times, method="average"))
+
+
+VECTORS = {
+    "the": [1.0, 2.0, 3.0],
+    "new york": [4.0, 5.0, 6.0],
+    "caf\u00e9": [-1.0, 0.5, 1e-3],
+    "Suite": [7.0, 8.0, 9.0],
+}
+
+
+def write_text(path, header):
+    lines = [f"{len(VECTORS)} 3"] * header
+    lines += [f"{word} {' '.join(map(repr, vector))}" for word, vector in VECTORS.items()]
+    path.write_bytes(("\n".join(lines) + "\n").encode())
+
+
+def write_binary(path):
+    # the binary form ends a word with a blank, so that none can be in it
+    entries = [
+        f"{w.replace(' ', '_')} ".encode() + struct.pack("<3f", *v) + b"\n" for w, v in VECTORS.items()
+    ]
+    path.write_bytes(f"{len(VECTORS)} 3\n".encode() + b"".join(entries))
+
+
+@pytest.mark.parametrize("form", ["word2vec text", "glove text", "gzipped text", "binary"])
+def test_word_vectors_in_every_form(tmp_path, form):
+    path = tmp_path / ("vectors.bin" if form == "binary" else "vectors.txt")
+    if form == "binary":
+        write_binary(path)
+    else:
+        write_text(path, header=form != "glove text")
+    if form == "gzipped text":
+        path.write_bytes(gzip.compress(path.read_bytes()))
+    found = read_word_vectors(path, ["the", "THE", "new york", "caf\u00e9", "nowhere"])
+    assert set(found) == {"the", "THE", "caf\u00e9"} | ({"new york"} if form != "binary" else set())
+    for word in found:
+        assert found[word].tolist() == np.float32(VECTORS[word.lower()]).tolist()
+
+
+def test_words_that_are_not_in_the_file_are_counted(tmp_path):
+    write_text(tmp_path / "vectors.txt", header=True)
+    words = ["the", "zyzzyva", "", "the", "qwerty", "zyzzyva"]
+    with pytest.warns(
+        UserWarning, match=r"3 of 5 words are not in vectors\.txt and are 0 \('zyzzyva', 'qwerty'\)"
+    ):
+        found = file_embeddings(words, tmp_path / "vectors.txt")
+    assert found.tolist() == [VECTORS["the"] if word == "the" else [0, 0, 0] for word in words]
+    with pytest.raises(ValueError, match="none of the 1 words is in it"):
+        file_embeddings(["qwerty"], tmp_path / "vectors.txt")
+
+
+def test_files_that_hold_no_vectors_are_refused(tmp_path):
+    path = tmp_path / "vectors.kv"
+    path.write_bytes(pickle.dumps({"the": 1}))
+    with pytest.raises(ValueError, match="is a pickle, which is not opened"):
+        read_word_vectors(path, ["the"])
+    path.write_text("4 3\nthe 1 2 3\nand 1 2\n")
+    with pytest.raises(ValueError, match=r"vectors\.kv, line 3: expected a word and 3 numbers"):
+        read_word_vectors(path, ["the"])
+    path.write_text("4 3\nthe 1 2 x\n")
+    with pytest.raises(
+        ValueError, match=r"vectors\.kv, line 2: expected 3 numbers after 'the', but could not"
+    ):
+        read_word_vectors(path, ["the"])
+    path.write_text("4 3\nthe 1 2 3\nand 1 2 3\n")
+    with pytest.raises(
+        ValueError, match=r"vectors\.kv: expected 4 vectors, .* the file ends after 2; it is cut off"
+    ):
+        read_word_vectors(path, ["the"])
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt is not there; check the path"):
+        read_word_vectors(tmp_path / "nowhere.txt", ["the"])
+    with pytest.raises(TypeError, match="read_word_vectors: expected a path as a text, got None"):
+        read_word_vectors(None, ["the"])
+    short = tmp_path / "vectors.bin"
+    write_binary(short)
+    short.write_bytes(short.read_bytes()[:-6])
+    with pytest.raises(ValueError, match="expected 4 vectors of 3 numbers, but the file ends after 3"):
+        read_word_vectors(short, ["Suite"])
+
+
+# ---------------------------------------------------------------------- several spaces
+
+
+def test_joined_spaces_stand_in_their_order_with_their_widths(stories, tmp_path):
+    story = stories["storya"]
+    write_text(tmp_path / "vectors.txt", header=True)
+    specs = {
+        "rate": FeatureSpec("wordrate"),
+        "model": SPEC,
+        "vectors": FeatureSpec("embeddings", embedding=str(tmp_path / "vectors.txt")),
+    }
+    with pytest.warns(UserWarning, match="are not in vectors.txt"):
+        joined = joined_features(story, specs, memory=tmp_path)
+        parts = {name: story_features(story, spec, memory=tmp_path) for name, spec in specs.items()}
+    assert joined.widths == {"rate": 1, "model": 64, "vectors": 3}
+    assert list(joined.columns) == ["rate", "model", "vectors"]
+    assert joined.values.shape == (story.n_trs, 68)
+    for name, part in parts.items():
+        assert np.array_equal(joined.values[:, joined.columns[name]], part)
+
+
+def test_joined_steps_reach_their_total(stories):
+    specs = {"a": FeatureSpec("wordrate"), "b": FeatureSpec("wordrate")}
+    seen = list(joined_steps(stories["storya"], specs))
+    assert seen[-1] == (200, 200)
+    with pytest.raises(ValueError, match="storya: expected at least one feature space"):
+        joined_features(stories["storya"], {})

@@ -1,0 +1,102 @@
+"""Save and the download: of the right data, once, one at a time."""
+
+import json
+import threading
+from dataclasses import replace
+from io import BytesIO
+from zipfile import ZipFile
+
+import pytest
+
+from encoding_nb.assembly import assembly_digest
+from encoding_nb.panel import saving
+from encoding_nb.panel.download import Download
+from encoding_nb.panel.runs import Runs
+from encoding_nb.panel.saving import Saving
+
+from ..pipeline.test_runs import assembly, result  # noqa: F401 - fixtures
+
+
+@pytest.fixture
+def runs(assembly, result):  # noqa: F811
+    """A fit, after which other data were opened."""
+    made = Runs(assembly)
+    for kind, value in (("fit", result), ("open", replace(assembly, tr=3.0))):
+        made.start(kind, iter_of(value))
+        assert made.join(10)
+    return made
+
+
+def iter_of(value):
+    return value
+    yield
+
+
+def test_the_record_names_the_data_of_the_result(runs, assembly, tmp_path):  # noqa: F811
+    folder = Saving(runs, tmp_path).save()
+    described = json.loads((folder / "dataset_description.json").read_text())
+    assert described["DataDigest"] == assembly_digest(assembly) != assembly_digest(runs.assembly)
+
+
+def test_what_is_saved_is_not_saved_again(runs, tmp_path, monkeypatch):
+    record, calls, truly = Saving(runs, tmp_path), [], saving.save_result
+    monkeypatch.setattr(saving, "save_result", lambda *a: calls.append(1) or truly(*a))
+    folder = record.save()
+    assert record.save() == folder and record.pack()[1] and Saving(runs, tmp_path).save() == folder
+    assert len(calls) == 1
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    assert record.save().is_dir() and len(calls) == 2, "what was deleted is written again"
+
+
+def test_save_and_download_at_once_leave_one_record(runs, tmp_path, monkeypatch):
+    record, truly, begun, go = (
+        Saving(runs, tmp_path),
+        saving.save_result,
+        threading.Event(),
+        threading.Event(),
+    )
+
+    def slow(*arguments):
+        begun.set()
+        go.wait(10)
+        return truly(*arguments)
+
+    monkeypatch.setattr(saving, "save_result", slow)
+    packed = []
+    threads = [
+        threading.Thread(target=record.save),
+        threading.Thread(target=lambda: packed.append(record.pack())),
+    ]
+    threads[0].start()
+    begun.wait(10)
+    threads[1].start()
+    go.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len({name.split("/")[1] for name in ZipFile(BytesIO(packed[0][1])).namelist()}) == 1
+
+
+def test_a_record_that_cannot_be_packed_is_said(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "list_runs", lambda folder: 1 / 0)
+    assert Saving(runs, tmp_path).pack() == ("", None, "Nothing was packed: division by zero")
+
+
+def test_the_download_leaves_the_kernel_free():
+    release, sent = threading.Event(), []
+
+    def pack():
+        release.wait(10)
+        return "results.zip", b"PK", "1 run"
+
+    link = Download(pack)
+    link.send = lambda content, buffers=None: sent.append((content, buffers))
+    link._handle_custom_msg({"kind": "zip"}, [])
+    assert not sent, "the message is answered while it is packed"
+    release.set()
+    assert link.packing.join(10)
+    assert sent == [({"name": "results.zip", "said": "1 run"}, [b"PK"])]
+    link._handle_custom_msg({"kind": "something else"}, [])
+    assert link.packing.join(10) and len(sent) == 1

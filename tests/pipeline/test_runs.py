@@ -1,0 +1,473 @@
+"""The order of the stages, settings, refusals: on a small assembly whose truth is known."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from joblib import Memory
+
+from encoding_nb import _machine
+from encoding_nb.assembly import Assembly, Story, Words
+from encoding_nb.design import Trimming, matrix
+from encoding_nb.features import JoinedFeatures, spaces, word_rate
+from encoding_nb.pipeline import clock as the_clock
+from encoding_nb.pipeline import matrices, plan, runs
+from encoding_nb.pipeline import result as the_result
+from encoding_nb.ridge import cv
+from encoding_nb.ridge import folds as the_folds
+from encoding_nb.scoring import correlations, permutation
+from encoding_nb.settings import Settings, SettingsError
+
+NO_CACHE = Memory(None)
+RATE = Settings(modality="wordrate", alphas=(1.0, 10.0, 100.0), chunk_length=5)
+TRIM = Trimming(train_features_start=10, train_features_end=-5, test_features_start=15, test_features_end=-5,
+                test_targets_start=5)  # fmt: skip
+
+
+def make_story(name, seed, *, repeats=0, n_trs=75):
+    """Voxel 0 follows word rate two TRs later, voxel 1 is noise, voxel 2 is constant."""
+    rng = np.random.default_rng(seed)
+    onsets = np.sort(rng.uniform(0, 2 * n_trs - 30, 300))
+    words = Words([f"w{i % 7}" for i in range(300)], onsets, onsets + 0.1)
+    tr_times = 2.0 * np.arange(n_trs) - 10
+    rate = word_rate(words, tr_times).ravel()
+    evoked = np.concatenate([[0, 0], rate])[:n_trs][10:-5]
+    bold = np.stack([evoked, rng.standard_normal(n_trs - 15), np.full(n_trs - 15, 3.7)], axis=1).astype(
+        np.float32
+    )
+    heard = (
+        np.stack([bold + 0.3 * rng.standard_normal(bold.shape) for _ in range(repeats)]) if repeats else None
+    )
+    return Story(name, words, tr_times, bold, heard)
+
+
+@pytest.fixture(scope="module")
+def assembly():
+    stories = {name: make_story(name, seed) for seed, name in enumerate(("storya", "storyb", "storyc"))}
+    stories["storyz"] = make_story("storyz", 9, repeats=4)
+    return Assembly("S", 2.0, stories, test_stories=("storyz",))
+
+
+@pytest.fixture(scope="module")
+def result(assembly):
+    with pytest.warns(UserWarning, match="1 of 3 columns have no variance"):
+        return runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+
+
+def test_finds_what_is_there_and_nothing_else(result):
+    assert result.scores[0] > 0.95
+    assert abs(result.scores[1]) < 0.5
+    assert np.isnan(result.scores[2])
+    assert result.significant.tolist() == [True, False, False]
+
+
+def test_equals_the_stages_done_by_hand(assembly, result):
+    def rows(name, test):
+        story = assembly.stories[name]
+        X = matrix.add_delays(word_rate(story.words, story.tr_times), (1, 2, 3, 4))
+        return (
+            matrix.standardize(TRIM.features(X, test=test)),
+            matrix.standardize(TRIM.targets(story.bold, test=test), quiet=True),
+        )
+
+    train = [rows(name, False) for name in ("storya", "storyb", "storyc")]
+    X, Y = (np.concatenate(part) for part in zip(*train, strict=True))
+    X_test, Y_test = rows("storyz", True)
+    folds = the_folds.make_folds(
+        len(X), folding_type="chunked", n_folds=5, chunk_length=5, groups=np.repeat([0, 1, 2], 60), seed=0
+    )
+    fitted = cv.ridge_cv(X, Y, X_test=X_test, Y_test=Y_test, alphas=RATE.alphas, folds=folds)
+    np.testing.assert_allclose(result.scores, fitted.correlations, atol=1e-6)
+    np.testing.assert_array_equal(result.best_alphas, fitted.best_alphas)
+    np.testing.assert_allclose(result.scores[:2], [np.corrcoef(result.predictions["storyz"][:, v], Y_test[:, v])[0, 1]
+                                                   for v in (0, 1)], atol=1e-6)  # fmt: skip
+
+
+def test_result_shapes(assembly, result):
+    n_rows = 75 - 15 - 5
+    assert result.predictions["storyz"].shape == result.measured["storyz"].shape == (n_rows, 3)
+    assert result.row_times["storyz"].shape == (n_rows,)
+    assert result.row_times["storyz"][0] == 2.0 * 15 - 10
+    assert result.noise_ceiling.shape == (3,) and result.noise_ceiling[0] > 0.8
+    assert set(result.provenance["seconds"]) == set(the_clock.STAGES)
+    assert result.metrics["n_significant"] == 1
+    assert "median r" in repr(result)
+
+
+def test_noise_ceiling_uses_the_test_rows(assembly, result):
+    repeats = assembly.stories["storyz"].repeats[:, 5:]
+    np.testing.assert_allclose(result.noise_ceiling, correlations.noise_ceiling(repeats))
+    assert list(result.story_noise_ceiling) == ["storyz"]
+    np.testing.assert_array_equal(result.story_noise_ceiling["storyz"], result.noise_ceiling)
+
+
+def test_each_story_heard_again_has_a_ceiling_of_its_own(assembly):
+    stories = {**assembly.stories, "storyy": make_story("storyy", 11, repeats=3)}
+    held_out = ("storya", "storyy", "storyz")
+    more = replace(assembly, stories=stories, test_stories=held_out)
+    with pytest.warns(UserWarning, match="no variance"):
+        result = runs.run(more, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+    own = {name: correlations.noise_ceiling(stories[name].repeats[:, 5:]) for name in held_out[1:]}
+    assert set(result.story_noise_ceiling) == set(own)
+    for name, ceiling in own.items():
+        np.testing.assert_allclose(result.story_noise_ceiling[name], ceiling)
+    np.testing.assert_allclose(result.noise_ceiling, np.mean(list(own.values()), axis=0))
+
+
+def test_the_metrics_count_the_regions_of_the_data(assembly, result):
+    rois = {"first": np.array([True, False, False]), "rest": np.array([False, True, True])}
+    with pytest.warns(UserWarning, match="no variance"):
+        found = runs.run(
+            replace(assembly, rois=rois), replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False
+        )
+    by_region = {name: value for name, value in found.metrics.items() if name not in result.metrics}
+    assert by_region == correlations.region_metrics(result.scores, result.significant, rois)
+    assert by_region["first/mean_score"] == result.scores[0] and by_region["rest/n_voxels"] == 2
+
+
+def test_what_was_said_on_the_way_stays_with_the_result(assembly, result):
+    """Also in the second run, for which Python itself would show nothing any more."""
+    said = tuple(
+        f"{name}, voxels: 1 of 3 columns have no variance and become 0." for name in assembly.stories
+    )
+    assert result.notes == said
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+    assert again.notes == said
+
+
+def test_a_run_that_is_stopped_ends_at_once(assembly):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        steps = runs.run_steps(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE)
+        next(steps)
+        steps.close()
+    with pytest.raises(StopIteration):
+        next(steps)
+
+
+def test_nested_cross_validation_scores_every_story(assembly):
+    settings = replace(RATE, trimming=TRIM, use_train_test_split=False, folding_type="group")
+    with pytest.warns(UserWarning, match="no variance"):
+        found = runs.run(
+            assembly, replace(settings, n_outer_folds=4, n_inner_folds=3), memory=NO_CACHE, progress=False
+        )
+    assert list(found.story_scores) == ["storya", "storyb", "storyc", "storyz"]
+    assert all(len(found.predictions[name]) == 60 for name in found.predictions)
+    assert found.scores[0] > 0.95 and abs(found.scores[1]) < 0.4
+
+
+@pytest.mark.parametrize("folding_type", ["timeseries", "kfold_trimmed"])
+def test_rows_that_no_outer_fold_scores_are_left_out(assembly, folding_type):
+    settings = replace(RATE, trimming=TRIM, use_train_test_split=False, folding_type=folding_type)
+    with pytest.warns(UserWarning, match="no variance"):
+        found = runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+    assert 0 < sum(map(len, found.predictions.values())) < 4 * 60
+    assert found.scores[0] > 0.95
+    for name, predicted in found.predictions.items():
+        assert np.isfinite(predicted[:, :2]).all()
+        assert len(found.row_times[name]) == len(found.measured[name]) == len(predicted)
+
+
+def test_a_noise_ceiling_follows_repeats_that_were_changed_in_place(assembly, result):
+    story = make_story("storyz", 9, repeats=4)
+    changed = replace(assembly, stories={**assembly.stories, "storyz": story})
+    settings = replace(RATE, trimming=TRIM)
+    with pytest.warns(UserWarning, match="no variance"):
+        before = runs.run(changed, settings, memory=NO_CACHE, progress=False)
+    np.testing.assert_array_equal(before.noise_ceiling, result.noise_ceiling)
+    story.repeats[:, :, 0] = np.random.default_rng(0).standard_normal(story.repeats.shape[:2])
+    with pytest.warns(UserWarning, match="no variance"):
+        after = runs.run(changed, settings, memory=NO_CACHE, progress=False)
+    np.testing.assert_allclose(after.noise_ceiling, correlations.noise_ceiling(story.repeats[:, 5:]))
+    assert after.noise_ceiling[0] < before.noise_ceiling[0] - 0.3
+
+
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_repeats_that_are_not_finite_are_counted_in_a_note(assembly):
+    story = make_story("storyz", 9, repeats=4)
+    story.repeats[2, 30, 0] = np.nan
+    story.repeats[1, :2, 1] = np.inf  # cut by trimming
+    broken = replace(assembly, stories={**assembly.stories, "storyz": story})
+    for _ in range(2):  # the second time the ceiling is known
+        with pytest.warns(UserWarning, match="the repeats of 1 of 3 voxels hold NaN"):
+            found = runs.run(broken, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+        (note,) = (note for note in found.notes if "repeats" in note)
+        assert note.startswith("storyz: the repeats of 1 of 3 voxels hold NaN or infinite values")
+        assert np.isnan(found.noise_ceiling).tolist() == [True, False, False]
+
+
+def test_the_noise_ceiling_is_computed_once_per_story(assembly, result, monkeypatch):
+    monkeypatch.setattr(correlations, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
+    with pytest.warns(UserWarning, match="no variance"):
+        again = runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+    np.testing.assert_array_equal(again.noise_ceiling, result.noise_ceiling)
+
+
+def test_word_vectors_that_are_not_there_are_refused(assembly):
+    settings = replace(RATE, trimming=TRIM, modality="embeddings", embedding="nowhere.txt")
+    assert "nowhere.txt" in plan.check(assembly, settings)["embedding"]
+
+
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_the_scores_come_in_one_step_before_their_permutation_test(assembly):
+    quick = runs.run(assembly, replace(RATE, trimming=TRIM, significance="parametric"), progress=False)
+    steps, scored = runs.run_steps(assembly, replace(RATE, trimming=TRIM, significance="permutation")), []
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            found = stop.value
+            break
+        if step.scores is not None:
+            scored.append(step)
+    assert len(scored) == 1 and scored[0].stage == "scores"
+    np.testing.assert_array_equal(scored[0].scores, found.scores)
+    np.testing.assert_array_equal(scored[0].significant, quick.significant)
+    assert not any(step.scores is not None for step in runs.run_steps(assembly, quick.settings))
+
+
+def test_progress_never_runs_backwards(assembly):
+    steps = runs.run_steps(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE)
+    with pytest.warns(UserWarning, match="no variance"):
+        seen = list(steps)
+    overall = [step.overall for step in seen]
+    assert all(step.rate is None or step.rate > 0 for step in seen)
+    assert overall == sorted(overall) and overall[0] >= 0 and overall[-1] <= 1
+    assert [s for s in the_clock.STAGES if s in {step.stage for step in seen}] == list(the_clock.STAGES)
+
+
+def test_words_that_are_read_at_once_say_nothing_of_the_rate(assembly, monkeypatch):
+    """Three stories of 300 words are cached, the fourth takes 10 s for each of its ten parts."""
+    now = [0.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+
+    class Inputs(matrices.Inputs):
+        def sampled_steps(self, story, settings, *, memory=None):
+            for part in range(1, 11):
+                now[0] += 10 if story.name == "storyz" else 0
+                yield part, 10
+            return JoinedFeatures(np.zeros((75, 1)), {"wordrate": 1})
+
+    clock = the_clock.Clock({stage: 1.0 for stage in the_clock.STAGES})
+    with clock.stage("features"):
+        names = list(assembly.stories)
+        steps = runs._feature_stage(assembly, names, RATE, None, Inputs(), clock, {"storyz": 300})
+        seen = list(steps)
+    assert [step.rate for step in seen[:30]] == [None] * 30
+    assert [step.seconds_left for step in seen[30:]] == pytest.approx([90, 80, 70, 60, 50, 40, 30, 20, 10, 0])
+    assert [step.rate for step in seen[30:]] == pytest.approx([3.0] * 10)
+    assert [step.done for step in seen[29:32]] == pytest.approx([900, 930, 960])
+
+
+def test_settings_go_through_json():
+    settings = Settings(layer_idx=2, trimming=TRIM, test_stories=("storyz",), alphas=(1, 2.5))
+    again = Settings.from_json(settings.to_json())
+    assert again == settings and hash(again) == hash(settings)
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(TypeError, match="lookbak"):
+        Settings(lookbak=3)
+    text = json.dumps(json.loads(Settings().to_json()) | {"lookbak": 3})
+    with pytest.raises(ValueError, match=r"unknown names lookbak; known are .*lookback"):
+        Settings.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ({"modality": "smell"}, "modality", "Unknown feature space 'smell'"),
+        ({"stories": ("nowhere",)}, "stories", "'nowhere' is not in this assembly; it has storya, storyb"),
+        ({"stories": ("storyz",)}, "stories", "No training story is left"),
+        ({"test_stories": ()}, "test_stories", "no test story"),
+        ({"downsample_method": "magic"}, "downsample_method", "Unknown downsample method 'magic'.*lanczos"),
+        ({"folding_type": "magic"}, "folding_type", "Unknown folding type 'magic'.*chunked"),
+        ({"alphas": (1.0, -1.0)}, "alphas", r"above 0, got \(1.0, -1.0\)"),
+        ({"alphas": ()}, "alphas", "at least one alpha"),
+        ({"fir_delays": (1, 1)}, "fir_delays", r"each once, got \(1, 1\)"),
+        ({"fdr_q": 1.5}, "fdr_q", "between 0 and 1, got 1.5"),
+        ({"trimming": Trimming()}, "trimming", "storya .*75 TRs gives 75, .*60 rows gives 60"),
+        (
+            {"trimming": Trimming(train_features_start=90, train_targets_start=90)},
+            "trimming",
+            "storya.*leaves no rows",
+        ),
+        ({"trimming": replace(TRIM, test_features_start=16)}, "trimming", r"storyz \(test story\)"),
+        ({"n_inner_folds": 500}, "n_inner_folds", "500"),
+    ],
+)
+def test_refused_before_any_work(assembly, change, field, says, monkeypatch):
+    monkeypatch.setattr(spaces, "feature_steps", lambda *a, **k: pytest.fail("work was begun"))
+    settings = replace(replace(RATE, trimming=TRIM), **change)
+    with pytest.raises(SettingsError, match=says) as raised:
+        runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+    assert raised.value.field == field
+    assert set(plan.check(assembly, settings)) == {field}
+
+
+def with_bold(assembly, name, change):
+    """The assembly with the BOLD of one story changed in a copy."""
+    story = assembly.stories[name]
+    bold = story.bold.copy()
+    change(bold)
+    return replace(assembly, stories={**assembly.stories, name: replace(story, bold=bold)})
+
+
+def test_bold_that_is_not_finite_is_counted_and_named(assembly):
+    def spoil(bold):
+        bold[3, 1] = np.nan
+        bold[7:9, 0] = np.inf
+
+    broken = with_bold(assembly, "storyb", spoil)
+    says = r"storyb: 3 NaN or infinite values in 2 of 3 voxels \(numbers 0, 1\)"
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=says):
+        runs.run(broken, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+
+
+def test_a_voxel_that_is_constant_in_one_story_only_is_still_scored(assembly):
+    def flatten(bold):
+        bold[:, 1] = 2.0
+
+    flat = with_bold(assembly, "storyb", flatten)
+    with pytest.warns(UserWarning, match=r"storyb, voxels: 2 of 3 columns have no variance"):
+        result = runs.run(flat, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+    assert np.isfinite(result.scores[1]) and np.isnan(result.scores[2])
+
+
+def test_joined_spaces_are_one_ridge_on_all_their_columns(assembly, tmp_path, monkeypatch):
+    vectors = tmp_path / "vectors.txt"
+    rng = np.random.default_rng(0)
+    vectors.write_text(
+        "".join(f"w{i} " + " ".join(f"{x:.4f}" for x in rng.normal(size=3)) + "\n" for i in range(7))
+    )
+    settings = replace(
+        RATE, trimming=TRIM, modality="embeddings", embedding=str(vectors), joined_with=("wordrate",)
+    )
+    seen = []
+    steps = cv.ridge_steps
+    monkeypatch.setattr(cv, "ridge_steps", lambda X, Y, **k: seen.append(X) or steps(X, Y, **k))
+    with pytest.warns(UserWarning, match="no variance"):
+        result = runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+    assert seen[0].shape == (180, 4 * (3 + 1))
+    assert result.scores[0] > 0.9
+    story = assembly.stories["storya"]
+    rate = matrix.add_delays(word_rate(story.words, story.tr_times), settings.fir_delays)
+    own = matrices.space_columns({"embeddings": 3, "wordrate": 1}, 4)["wordrate"]
+    np.testing.assert_allclose(
+        seen[0][:60, own], matrix.standardize(TRIM.features(rate, test=False)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"joined_with": ("wordrate",)}, "Expected each feature space once, got wordrate, wordrate"),
+        ({"joined_with": ("smell",)}, "Unknown feature space 'smell'"),
+    ],
+)
+def test_spaces_that_cannot_be_joined_are_refused(assembly, change, says):
+    problems = plan.check(assembly, replace(RATE, trimming=TRIM, **change))
+    assert list(problems) == ["joined_with"] and says in problems["joined_with"]
+
+
+def test_significance_by_permutation(assembly):
+    settings = replace(
+        RATE, trimming=TRIM, significance="permutation", n_permutations=99, block_trs=5, seed=4
+    )
+    with pytest.warns(UserWarning, match="no variance"):
+        result = runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+    expected = permutation.permutation_pvalues(
+        result.measured["storyz"],
+        result.predictions["storyz"],
+        block_trs=5,
+        n_permutations=99,
+        seed=4,
+        tail="normal",
+    )
+    np.testing.assert_array_equal(result.pvalues, expected)
+    assert result.pvalues[0] < 0.01 and result.significant[0]
+    assert result.pvalues[1] > 0.05 and np.isnan(result.pvalues[2])
+
+
+def test_given_inner_folds_are_used_and_checked_before_any_work(assembly, monkeypatch):
+    settings = replace(RATE, trimming=TRIM)
+    thirds = np.array_split(np.arange(180), 3)
+    given = [(np.setdiff1d(np.arange(180), part), part) for part in thirds]
+    seen = []
+    steps = cv.ridge_steps
+    monkeypatch.setattr(cv, "ridge_steps", lambda X, Y, **k: seen.append(k["folds"]) or steps(X, Y, **k))
+    with pytest.warns(UserWarning, match="no variance"):
+        runs.run(assembly, settings, memory=NO_CACHE, progress=False, inner_folds=given)
+    assert [fold.test.tolist() for fold in seen[0]] == [part.tolist() for part in thirds]
+
+    monkeypatch.setattr(spaces, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match="180"):
+        runs.run(
+            assembly,
+            settings,
+            memory=NO_CACHE,
+            progress=False,
+            inner_folds=[(np.arange(9), np.array([400, 401]))],
+        )
+    nested = replace(settings, use_train_test_split=False)
+    with pytest.raises(ValueError, match="use_train_test_split=False makes one per outer fold"):
+        runs.run(assembly, nested, memory=NO_CACHE, progress=False, inner_folds=given)
+
+
+def test_a_run_that_cannot_fit_is_refused_before_any_work(assembly, monkeypatch):
+    monkeypatch.setattr(_machine, "free_memory", lambda: 1000)
+    monkeypatch.setattr(spaces, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    with pytest.raises(SettingsError, match=r"needs about \d\.\d GB of memory \(\w+\) and 0\.0 GB are free"):
+        runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
+
+
+def test_strided_windows_are_called_approximate_wherever_they_show(result):
+    strided = replace(RATE, modality="language_model", context_type="strided", stride=8)
+    assert strided.approximate and not replace(strided, use_stored_contexts=True).approximate
+    assert not replace(strided, modality="wordrate").approximate and not Settings().approximate
+    assert "approximate" in repr(replace(result, settings=strided)) and "approximate" not in repr(result)
+    assert "# strided windows: the features are approximate" in the_result.to_code(strided, "demo")
+    assert "approximate" not in the_result.to_code(RATE, "demo")
+    compile(the_result.to_code(strided, "demo"), "cell", "exec")
+
+
+def test_code_of_a_run_makes_equal_settings():
+    settings = replace(RATE, trimming=TRIM, layer_idx=2, test_stories=("storyz",))
+    code = the_result.to_code(settings, "demo")
+    names = {}
+    exec(code.split("assembly =")[0] + code[code.index("settings =") : code.index("result =")], names)
+    assert names["settings"] == settings
+    assert "load_assembly('demo')" in code
+    compile(the_result.to_code(Settings(), "demo"), "cell", "exec")
+    code = the_result.to_code(Settings(), "data/ds003020", {"subject": "UTS03", "stories": ("a", "b")})
+    assert "load_assembly('data/ds003020', subject='UTS03', stories=('a', 'b'))" in code
+
+
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_code_of_data_in_memory_says_where_to_put_them(assembly, result):
+    code = the_result.to_code(result.settings, None)
+    assert "load_assembly" not in code and "# These data were made in memory" in code
+    names = {"assembly": assembly}
+    exec(code.replace("run(assembly, settings)", "run(assembly, settings, progress=False)"), names)
+    np.testing.assert_array_equal(names["result"].scores, result.scores)
+    with pytest.raises(TypeError, match="to_code: expected a Settings, got a mapping"):
+        the_result.to_code({}, "demo")
+
+
+@pytest.mark.filterwarnings("ignore:.*no variance")
+def test_test_stories_that_are_not_held_out_are_noted(assembly):
+    settings = replace(RATE, trimming=TRIM, use_train_test_split=False, test_stories=("storya",))
+    with pytest.warns(UserWarning, match=r"test_stories \(storya\) are not used"):
+        found = runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+    assert found.notes[0].startswith("test_stories (storya) are not used: with use_train_test_split=False")
+
+
+def test_steps_of_something_else_than_an_assembly_are_refused(assembly):
+    with pytest.raises(TypeError, match="run_steps: expected an Assembly, got 'demo'"):
+        next(runs.run_steps("demo", Settings()))
+    with pytest.raises(TypeError, match="run_steps: expected a Settings, got None"):
+        next(runs.run_steps(assembly, None))

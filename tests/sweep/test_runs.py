@@ -1,0 +1,857 @@
+"""Sweeps: grids, what is shared and counted, engines, records, failures, memory."""
+
+import os
+import signal
+import time
+import tracemalloc
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise, product
+
+import joblib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from joblib import Memory
+
+from encoding_nb import _machine
+from encoding_nb import assembly as the_assembly
+from encoding_nb._machine import n_threads
+from encoding_nb.assembly import Assembly, Story, Words
+from encoding_nb.design import Trimming
+from encoding_nb.features import activations, language_model
+from encoding_nb.pipeline import matrices
+from encoding_nb.pipeline import runs as the_runs
+from encoding_nb.records import load, tables
+from encoding_nb.ridge import _fit, _solvers
+from encoding_nb.settings import Settings, SettingsError
+from encoding_nb.sweep import (
+    SweepFailure,
+    _engine,
+    _shared,
+    _stages,
+    run_sweep,
+    settings_grid,
+    story_subsets,
+    sweep_steps,
+    sweep_table,
+)
+from encoding_nb.sweep._engine import Engine
+
+TEXT = "the old man walked down to the harbour and looked at the boats that had come in with the tide".split()
+RATE = Settings(modality="wordrate", alphas=(1.0, 10.0), chunk_length=5, trimming=Trimming(), n_inner_folds=3)
+MODEL = replace(RATE, modality="language_model", lookback=4)
+NAMES = ("storya", "storyb", "storyc", "storyz")
+
+
+class CountedRows:
+    """BOLD that counts how often it is read."""
+
+    def __init__(self, bold):
+        self.bold, self.shape, self.reads = bold, bold.shape, 0
+
+    def __getitem__(self, key):
+        self.reads += 1
+        return self.bold[key]
+
+
+def make_assembly(subject="S", *, seed=0, n_voxels=12, n_trs=40, names=NAMES):
+    stories = {}
+    for place, name in enumerate(names):
+        rng = np.random.default_rng([seed, place])
+        words = [TEXT[(place * 5 + i) % len(TEXT)] for i in range(len(TEXT))]
+        onsets = np.linspace(0.5, 2.0 * n_trs - 3, len(words))
+        bold = rng.standard_normal((n_trs, n_voxels)).astype(np.float32)
+        repeats = bold + 0.3 * rng.standard_normal((3, *bold.shape)) if name == "storyz" else None
+        stories[name] = Story(
+            name,
+            Words(words, onsets, onsets + 0.3),
+            2.0 * np.arange(n_trs),
+            CountedRows(bold),
+            repeats=repeats,
+        )
+    rois = {"left": np.arange(n_voxels) % 2 == 0}
+    return Assembly(subject, 2.0, stories, test_stories=(names[-1],), rois=rois)
+
+
+@pytest.fixture
+def assembly():
+    return make_assembly()
+
+
+@pytest.fixture
+def memory(tmp_path):
+    return Memory(tmp_path / "cache", verbose=0)
+
+
+@pytest.fixture
+def extracted(monkeypatch):
+    """Names the model's passes over a story as they happen."""
+    seen, extract = [], language_model.extract
+
+    def counted(model, windows, *args, **options):
+        seen.append(windows.digest)
+        return (yield from extract(model, windows, *args, **options))
+
+    monkeypatch.setattr(activations, "extract", counted)
+    return seen
+
+
+def assert_equal_to_single_runs(results, assembly, grid, memory):
+    assert len(results) == len(grid)
+    for result, settings in zip(results, grid, strict=True):
+        single = the_runs.run(assembly, settings, memory=memory, progress=False)
+        assert result.settings == settings
+        for name in ("scores", "best_alphas", "pvalues", "noise_ceiling"):
+            np.testing.assert_allclose(getattr(result, name), getattr(single, name), atol=1e-6, err_msg=name)
+        assert result.metrics == pytest.approx(single.metrics, nan_ok=True)
+        for story, scores in single.story_scores.items():
+            np.testing.assert_allclose(result.story_scores[story], scores, atol=1e-6)
+            np.testing.assert_array_equal(result.row_times[story], single.row_times[story])
+        assert list(result.rois) == list(single.rois)
+
+
+# ---------------------------------------------------------------------- grids
+
+
+def test_a_grid_is_every_combination_once():
+    grid = settings_grid(MODEL, layer_idx=range(3), lookback=[4, 8], alphas=[(1.0,), (1.0, 5.0)])
+    expected = [
+        replace(MODEL, layer_idx=i, lookback=n, alphas=a)
+        for i, n, a in product(range(3), (4, 8), ((1.0,), (1.0, 5.0)))
+    ]
+    assert set(grid) == set(expected) and len(grid) == 12
+    assert settings_grid(MODEL) == [MODEL]
+
+
+@hypothesis_settings(max_examples=30, deadline=None)
+@given(
+    axes=st.permutations(["layer_idx", "lookback", "alphas", "fir_delays", "last_token", "stories"]),
+    n=st.integers(1, 6),
+)
+def test_what_shares_activations_or_a_design_stands_together(axes, n):
+    values = {
+        "layer_idx": [0, 2],
+        "lookback": [4, 8],
+        "alphas": [(1.0,), (2.0,)],
+        "fir_delays": [(1,), (1, 2)],
+        "last_token": [True, False],
+        "stories": [NAMES, NAMES[1:]],
+    }
+    grid = settings_grid(MODEL, **{name: values[name] for name in axes[:n]})
+    reads = [(s.lookback, s.last_token) for s in grid]
+    designs = [(*r, s.stories, s.layer_idx, s.fir_delays) for r, s in zip(reads, grid, strict=True)]
+    for keys in (reads, designs):
+        changes = sum(a != b for a, b in pairwise(keys))
+        assert changes == len(set(keys)) - 1
+
+
+def test_all_layers_of_a_model():
+    assert [s.layer_idx for s in settings_grid(MODEL, layer_idx="all")] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ({"layer": [1]}, "no setting is called 'layer'; there are modality, .*layer_idx"),
+        ({"layer_idx": []}, "at least one value of layer_idx, got none"),
+        ({"layer_idx": [1, 2, 1]}, "layer_idx holds 1 more than once"),
+        ({"layer_idx": 3}, "expected layer_idx as a list of values, got 3"),
+        ({"model_name": "gpt2"}, "expected model_name as a list of values, got 'gpt2'"),
+        ({"alphas": [1.0, 10.0]}, "1.0 cannot be alphas; give a list of values"),
+        ({"modality": ["wordrate"], "layer_idx": "all"}, "layer_idx has no effect on wordrate"),
+        (
+            {"modality": ["wordrate"], "layer_idx": [1, 2], "lookback": [4, 8]},
+            "layer_idx, lookback has no effect",
+        ),
+        ({"modality": ["language_model", "wordrate"], "layer_idx": [1, 2]}, "make a grid for each modality"),
+        ({"trimming": [{"start": 5}]}, "unknown names start; known are train_features_start"),
+    ],
+)
+def test_axes_that_cannot_be(axes, says):
+    with pytest.raises(ValueError, match=says):
+        settings_grid(MODEL, **axes)
+
+
+def test_one_layer_and_joined_spaces_are_no_idle_axes():
+    assert len(settings_grid(RATE, layer_idx=[3], alphas=[(1.0,), (2.0,)])) == 2
+    assert len(settings_grid(RATE, joined_with=[("language_model",)], layer_idx="all")) == 7
+
+
+def test_a_base_that_is_no_settings_is_refused():
+    with pytest.raises(
+        TypeError, match=r"settings_grid: expected a Settings, got a mapping; write Settings\(\*\*{}\)"
+    ):
+        settings_grid({}, layer_idx=[1])
+
+
+def test_numpy_values_become_plain_ones():
+    grid = settings_grid(MODEL, layer_idx=np.arange(2))
+    assert Settings.from_json(grid[1].to_json()) == grid[1]
+
+
+def test_growing_sets_of_stories(assembly):
+    found = story_subsets(assembly, [1, 2, 3], n_draws=2, seed=1)
+    assert all("storyz" in names for names in found)
+    assert sorted({len(names) for names in found}) == [2, 3, 4]
+    assert sum(len(names) == 4 for names in found) == 1, "all stories come out alike in both draws"
+    assert set(found[0]) < set(found[1]) < set(found[2])
+    with pytest.raises(ValueError, match="from 1 to 3, the training stories of S; got 4"):
+        story_subsets(assembly, [4])
+    with pytest.raises(ValueError, match=r"from 1 to 3, .* got 1.5"):
+        story_subsets(assembly, [1.5])
+    with pytest.raises(ValueError, match=r"story_subsets: expected counts in a list, got 2; try \[1, 2, 4\]"):
+        story_subsets(assembly, 2)
+    with pytest.raises(TypeError, match="story_subsets: expected an Assembly, got 'demo'"):
+        story_subsets("demo", [1])
+
+
+# ---------------------------------------------------------------------- shared work
+
+
+def test_results_equal_single_runs_and_shared_work_is_done_once(assembly, memory, extracted, monkeypatch):
+    grid = settings_grid(MODEL, layer_idx=[3, 0], lookback=[4, 8], alphas=[(1.0, 10.0), (100.0,)])
+    sampled, sampled_steps = [], matrices.sampled_steps
+    monkeypatch.setattr(
+        matrices, "sampled_steps", lambda story, s, **k: sampled.append(story) or sampled_steps(story, s, **k)
+    )
+    results = run_sweep(assembly, grid, memory=memory, progress=False)
+    assert len(extracted) == len(set(extracted)) == 2 * len(NAMES), "once per context and story"
+    reads = [story.bold.reads for story in assembly.stories.values()]
+    assert reads == [1 + 3] * 4, "BOLD is read once for all runs, and three rows for the data's digest"
+    assert len(sampled) == 4 * len(NAMES), "features are sampled once per layer and context"
+    assert all(result.predictions == {} == result.measured for result in results)
+    assert results[0].noise_ceiling is results[-1].noise_ceiling
+    assert results[0].story_noise_ceiling is results[-1].story_noise_ceiling
+    assert {result.provenance["data_digest"] for result in results} == {
+        the_assembly.assembly_digest(assembly)
+    }
+    assert_equal_to_single_runs(results, assembly, grid, memory)
+    assert len(extracted) == 2 * len(NAMES)
+    run_sweep(assembly, grid[:2], memory=memory, progress=False)
+    assert len(extracted) == 2 * len(NAMES), "nothing is extracted that is on disk"
+
+
+def test_runs_of_one_design_share_it(assembly, memory, monkeypatch):
+    seen, ridge_steps = [], the_runs.ridge.ridge_steps
+    monkeypatch.setattr(
+        the_runs.ridge, "ridge_steps", lambda X, Y, **k: seen.append(X) or ridge_steps(X, Y, **k)
+    )
+    grid = settings_grid(RATE, alphas=[(1.0,), (2.0,)], use_corr=[True, False], fir_delays=[(1,), (1, 2)])
+    run_sweep(assembly, grid, memory=memory, progress=False)
+    assert len(seen) == 8 and len({id(X) for X in seen}) == 2
+
+
+@pytest.fixture
+def decomposed(monkeypatch):
+    """Names what is derived from a design matrix as it is made: eigenvectors, Gram matrices, folds' operators."""
+    seen, eigen_basis, build = [], _solvers.eigen_basis, _fit.build_operators
+    monkeypatch.setattr(_solvers, "eigen_basis", lambda *a: seen.append("eigenvectors") or eigen_basis(*a))
+    monkeypatch.setattr(_fit, "build_operators", lambda fit, *a: seen.append("operators") or build(fit, *a))
+    return seen
+
+
+def test_runs_of_one_design_share_its_decomposition(assembly, memory, decomposed):
+    grid = settings_grid(
+        RATE,
+        fir_delays=[(1,), (1, 2)],
+        alphas=[(1.0,), (2.0, 30.0)],
+        single_alpha=[True, False],
+        significance=["parametric", "permutation"],
+    )
+    results = run_sweep(assembly, grid, memory=memory, progress=False)
+    assert decomposed.count("eigenvectors") == 2, "once for each of two designs in sixteen runs"
+    assert decomposed.count("operators") == 4, "once for each design and list of alphas"
+    assert_equal_to_single_runs(results, assembly, grid, memory)
+
+
+def test_subjects_who_heard_the_same_share_designs(assembly, memory, decomposed, monkeypatch):
+    made, feature_rows = [], matrices.feature_rows
+    monkeypatch.setattr(
+        matrices,
+        "feature_rows",
+        lambda story, *a, test: made.append((story.name, test)) or feature_rows(story, *a, test=test),
+    )
+    names = list("STUV")
+    subjects = {name: make_assembly(name, seed=i) for i, name in enumerate(names)}
+    grid = settings_grid(RATE, fir_delays=[(1,), (1, 2)], alphas=[(1.0,), (5.0,)])
+    results = run_sweep(subjects, grid, memory=memory, progress=False)
+    assert decomposed.count("eigenvectors") == 2 and decomposed.count("operators") == 4
+    assert made.count(("storya", False)) == 2, "X is built once a design, not once a design and subject"
+    assert [result.subject for result in results] == [name for name in names for _ in grid]
+    for i, name in enumerate(names):
+        assert_equal_to_single_runs(results[4 * i : 4 * i + 4], subjects[name], grid, memory)
+
+
+def test_subjects_who_heard_something_else_do_not(assembly, memory, decomposed):
+    later = make_assembly("T", seed=1)
+    story = later.stories["storyb"]
+    words = Words(story.words.text, story.words.onsets + 0.7, story.words.offsets + 0.7)
+    other = replace(later, stories={**later.stories, "storyb": replace(story, words=words)})
+    results = run_sweep({"S": assembly, "T": other}, [RATE], memory=memory, progress=False)
+    assert decomposed.count("eigenvectors") == 2
+    assert_equal_to_single_runs(results[:1], assembly, [RATE], memory)
+    assert_equal_to_single_runs(results[1:], other, [RATE], memory)
+
+
+def test_subjects_come_one_by_one_where_memory_does_not_hold_their_responses(memory, monkeypatch):
+    subjects = {name: make_assembly(name, seed=i) for i, name in enumerate("ST")}
+    grid = settings_grid(RATE, fir_delays=[(1,), (1, 2)])
+
+    def order():
+        steps = sweep_steps(subjects, grid, memory=memory)
+        return "".join(step.result.subject for step in steps if step.result is not None)
+
+    assert order() == "STST"
+    monkeypatch.setattr(_stages.machine, "free_memory", lambda: 1)
+    monkeypatch.setattr("encoding_nb.pipeline.estimates.refuse_too_large", lambda *a, **k: {})
+    assert order() == "SSTT"
+
+
+def test_nested_cross_validation_and_growing_stories(assembly, memory):
+    grid = settings_grid(RATE, use_train_test_split=[True, False], alphas=[(1.0,), (1.0, 10.0)])
+    grid += settings_grid(RATE, stories=story_subsets(assembly, [1, 2]))
+    results = run_sweep(assembly, grid, memory=memory, progress=False)
+    assert_equal_to_single_runs(results, assembly, grid, memory)
+
+
+def test_subjects_share_activations_and_are_told_apart(assembly, memory, extracted):
+    other = make_assembly("T", seed=5)
+    grid = settings_grid(MODEL, layer_idx=[1, 2])
+    results = run_sweep({"S": assembly, "T": other}, grid, memory=memory, progress=False)
+    assert len(extracted) == len(NAMES)
+    assert [result.subject for result in results] == ["S", "S", "T", "T"]
+    assert_equal_to_single_runs(results[:2], assembly, grid, memory)
+    assert_equal_to_single_runs(results[2:], other, grid, memory)
+    with pytest.raises(ValueError, match="one assembly per subject, got two of S"):
+        run_sweep({"a": assembly, "b": assembly}, grid)
+
+
+def test_contexts_that_make_the_same_windows_are_read_once(assembly, memory, extracted):
+    run_sweep(assembly, settings_grid(MODEL, lookback=[100, 120]), memory=memory, progress=False)
+    assert len(extracted) == len(NAMES)
+
+
+def test_without_a_cache_activations_last_as_long_as_the_sweep(assembly, extracted):
+    grid = settings_grid(MODEL, layer_idx=[1, 2, 3])
+    results = run_sweep(assembly, grid, memory=Memory(None), progress=False)
+    assert len(extracted) == len(NAMES) and len(results) == 3
+
+
+def test_equal_settings_are_run_once(assembly, memory, monkeypatch):
+    started, run_steps = [], the_runs.run_steps
+    monkeypatch.setattr(_engine, "run_steps", lambda a, s, **k: started.append(s) or run_steps(a, s, **k))
+    other = replace(RATE, alphas=(5.0,))
+    results = run_sweep(assembly, [RATE, other, RATE], memory=memory, progress=False)
+    assert len(started) == 2
+    assert [result.settings for result in results] == [RATE, other, RATE]
+
+
+def test_nothing_is_left_behind(assembly, memory, tmp_path):
+    run_sweep(assembly, [RATE], memory=memory, progress=False)
+    assert list((tmp_path / "cache").rglob("*.npy")) == []
+    assert list((tmp_path / "cache" / "joblib" / "encoding_nb" / "sweeps").iterdir()) == []
+
+
+# ---------------------------------------------------------------------- progress, stop, resume
+
+
+def test_progress_runs_forward_and_every_run_arrives(assembly, memory):
+    grid = settings_grid(MODEL, layer_idx=[0, 1, 2])
+    steps = list(sweep_steps(assembly, grid, memory=memory))
+    overall = [step.overall for step in steps]
+    assert overall == sorted(overall) and overall[0] >= 0 and overall[-1] == 1
+    stages = [step.stage for step in steps]
+    assert [s for s, t in pairwise([*stages, ""]) if s != t] == ["activations", "responses", "fits"]
+    assert [step.number for step in steps if step.number is not None] == [0, 1, 2]
+    assert all((step.result is None) == (step.number is None) for step in steps)
+
+
+def test_stopped_between_steps_and_taken_up_again(assembly, memory, tmp_path, monkeypatch):
+    grid = settings_grid(RATE, alphas=[(float(a),) for a in range(1, 6)])
+    steps = sweep_steps(assembly, grid, memory=memory, results_dir=tmp_path / "runs")
+    arrived = 0
+    for step in steps:
+        arrived += step.number is not None
+        if arrived == 2:
+            break
+    steps.close()
+    assert len(tables.list_runs(tmp_path / "runs")) == 2
+    assert list((tmp_path / "cache" / "joblib" / "encoding_nb" / "sweeps").iterdir()) == []
+
+    started, run_steps = [], the_runs.run_steps
+    monkeypatch.setattr(_engine, "run_steps", lambda a, s, **k: started.append(s) or run_steps(a, s, **k))
+    results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path / "runs", progress=False)
+    assert len(started) == 3
+    assert_equal_to_single_runs(results, assembly, grid, memory)
+    assert len(tables.list_runs(tmp_path / "runs")) == 5
+
+
+def test_what_is_recorded_of_other_data_or_broken_is_run_again(assembly, memory, tmp_path):
+    folder = tmp_path / "runs"
+    first = run_sweep(assembly, [RATE], memory=memory, results_dir=folder, progress=False)
+    other = run_sweep(make_assembly(seed=3), [RATE], memory=memory, results_dir=folder, progress=False)
+    assert len(tables.list_runs(folder)) == 2
+    assert not np.allclose(first[0].scores, other[0].scores)
+    (tmp_path / first[0].provenance["record"] / "metrics.json").write_text("{")
+    again = run_sweep(assembly, [RATE], memory=memory, results_dir=folder, progress=False)
+    assert len(tables.list_runs(folder)) == 3
+    np.testing.assert_array_equal(again[0].scores, first[0].scores)
+
+
+def test_time_courses_are_read_from_the_record(assembly, memory, tmp_path):
+    folder = tmp_path / "runs"
+    run_sweep(assembly, [RATE], memory=memory, results_dir=folder, progress=False)
+    for _ in range(2):  # the record without them does not do; the one that is made now does
+        found = run_sweep(
+            assembly, [RATE], memory=memory, results_dir=folder, keep_predictions=True, progress=False
+        )
+        assert len(tables.list_runs(folder)) == 2
+    single = the_runs.run(assembly, RATE, memory=memory, progress=False)
+    np.testing.assert_allclose(found[0].predictions["storyz"], single.predictions["storyz"], atol=1e-6)
+    np.testing.assert_allclose(found[0].measured["storyz"], single.measured["storyz"], atol=1e-6)
+    with pytest.raises(ValueError, match="keep_predictions=True needs a results_dir"):
+        run_sweep(assembly, [RATE], memory=memory, keep_predictions=True)
+
+
+def test_a_record_says_where_its_data_are_from(assembly, memory, tmp_path):
+    named = replace(assembly, source="somewhere/data.h5")
+    result = run_sweep(named, [RATE], memory=memory, results_dir=tmp_path, progress=False)[0]
+    described = load.load_description(result.provenance["record"])
+    assert described["DataDigest"] == the_assembly.assembly_digest(assembly)
+    assert described["Extra"] == {"Source": "somewhere/data.h5", "TimeCourses": False}
+    assert list(load.load_run(result.provenance["record"]).rois) == ["left"]
+
+
+# ---------------------------------------------------------------------- failures and refusals
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(assembly, memory):
+    assembly.stories["storyb"].bold.bold[3, 2] = np.nan
+    grid = settings_grid(RATE, stories=[NAMES, ("storya", "storyc", "storyz")], alphas=[(1.0,), (2.0,)])
+    with pytest.warns(UserWarning, match="2 of 4 runs failed .*first, S: ValueError: storyb: 1 NaN"):
+        results = run_sweep(assembly, grid, memory=memory, progress=False)
+    failed = [isinstance(result, SweepFailure) for result in results]
+    assert failed == ["storyb" in settings.stories for settings in grid]
+    assert [result.settings for result in results] == grid
+    assert all(np.isfinite(result.scores).all() for result in results if not isinstance(result, SweepFailure))
+
+
+class Unreadable:
+    """BOLD on a disk that fails."""
+
+    def __init__(self, bold, error):
+        self.shape, self.error = bold.shape, error
+
+    def __getitem__(self, key):
+        raise self.error
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("what", ["bold", "repeats"])
+@pytest.mark.parametrize("error", [OSError("Input/output error"), KeyError("storyb"), MemoryError("no room")])
+def test_data_that_cannot_be_read_fail_the_runs_that_need_them(
+    assembly, memory, tmp_path, what, error, recorded
+):
+    name = "storyb" if what == "bold" else "storyz"
+    story = assembly.stories[name]
+    broken = replace(story, **{what: Unreadable(getattr(story, what), error)})
+    assembly = replace(assembly, stories={**assembly.stories, name: broken})
+    grid = settings_grid(
+        RATE,
+        stories=[NAMES, ("storya", "storyc", "storyz"), ("storya", "storyb", "storyc")],
+        test_stories=[("storyz",), ("storyc",)],
+    )
+    grid = [s for s in grid if set(s.test_stories) < set(s.stories)]
+    folder = tmp_path / "runs" if recorded else None
+    with pytest.warns(UserWarning, match=rf"\d of {len(grid)} runs failed"):
+        results = run_sweep(assembly, grid, memory=memory, results_dir=folder, progress=False)
+    for result, settings in zip(results, grid, strict=True):
+        needed = settings.stories if what == "bold" else settings.test_stories
+        assert isinstance(result, SweepFailure) == (name in needed)
+        if name in needed:
+            assert result.error.startswith(f"ValueError: {name}: its data could not be read, ")
+            assert f"{type(error).__name__}: {error}" in result.error
+    if recorded:
+        n_fitted = sum(not isinstance(result, SweepFailure) for result in results)
+        assert len(tables.list_runs(folder)) == n_fitted
+
+
+def test_a_story_that_no_model_reads_fails_its_runs_once(assembly, memory, monkeypatch):
+    tried, extract = [], language_model.extract
+
+    def fails(model, windows, *args, **options):
+        tried.append(windows)
+        if len(tried) == 2:
+            raise RuntimeError("out of memory")
+        return (yield from extract(model, windows, *args, **options))
+
+    monkeypatch.setattr(activations, "extract", fails)
+    grid = [*settings_grid(MODEL, layer_idx=[1, 2]), RATE]
+    with pytest.warns(UserWarning, match="2 of 3 runs failed"):
+        results = run_sweep(assembly, grid, memory=memory, progress=False)
+    assert len(tried) == len(NAMES), "a failed extraction is not tried again for every run"
+    assert [getattr(r, "error", "") for r in results] == ["RuntimeError: out of memory"] * 2 + [""]
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "says"),
+    [
+        ([], {}, "at least one Settings, got none"),
+        ([MODEL, replace(MODEL, layer_idx=9)], {}, "Run 2 of 2 on S, layer_idx=9: Layer 9 is out of range"),
+        ([replace(RATE, stories=("x",))], {}, "Run 1 of 1 on S, stories=.*'x' is not in this assembly"),
+        ([RATE], {"n_jobs": 2}, r"2 runs at once need about .* GB are free; choose n_jobs=1"),
+    ],
+)
+def test_refused_before_any_work(assembly, memory, grid, options, says, monkeypatch):
+    monkeypatch.setattr(_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    if options:
+        monkeypatch.setattr(_machine, "free_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=says) as raised:
+        run_sweep(assembly, grid, memory=memory, progress=False, **options)
+    assert isinstance(raised.value, SettingsError) == ("Run" in says)
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "2", True])
+def test_a_number_of_jobs_that_cannot_be(assembly, memory, n_jobs):
+    with pytest.raises(
+        ValueError, match=rf"n_jobs: expected a whole number of runs at once, .* got {n_jobs!r}"
+    ):
+        run_sweep(assembly, [RATE], memory=memory, n_jobs=n_jobs, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "grid", "says"),
+    [
+        ("demo", [RATE], "expected an Assembly, got 'demo'"),
+        (
+            ["one"],
+            [RATE],
+            r"an Assembly or a mapping .* got a list; write {one.subject: one for one in assemblies}",
+        ),
+        ({"S": "demo"}, [RATE], "expected an Assembly, got 'demo'"),
+        (None, RATE, r"expected Settings in a list, got a Settings; write \[settings\], or make a grid"),
+        (None, {"modality": "wordrate"}, "expected Settings in a list, got a dict"),
+        (None, [RATE, {}], "expected a Settings, got a mapping"),
+    ],
+)
+def test_what_is_no_assembly_and_no_grid(assembly, given, grid, says):
+    with pytest.raises(TypeError, match=f"run_sweep: .*{says}"):
+        run_sweep(assembly if given is None else given, grid, progress=False)
+
+
+def test_a_results_folder_that_cannot_be_is_refused_before_any_work(assembly, memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        load.RecordError, match=r"results_dir: expected a folder for records, but .*file is a"
+    ):
+        run_sweep(assembly, [RATE], memory=memory, results_dir=tmp_path / "file", progress=False)
+
+
+def test_a_disk_that_is_full_is_told_before_it_is_filled(assembly, memory, monkeypatch):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("encoding_nb.sweep._shared.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(OSError, match=r"GB of responses of S .* GB are free there"):
+        run_sweep(assembly, [RATE], memory=memory, progress=False)
+
+
+# ---------------------------------------------------------------------- engines
+
+
+def test_an_engine_that_gives_results_all_at_once_is_refused_before_any_work(assembly, memory, monkeypatch):
+    monkeypatch.setattr(_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    with (
+        joblib.parallel_config("multiprocessing", n_jobs=2),
+        pytest.raises(ValueError, match=r'MultiprocessingBackend .* choose "loky", "threading" or "dask"'),
+    ):
+        run_sweep(assembly, [RATE], memory=memory, progress=False)
+
+
+def kept_designs(_):
+    return os.getpid(), sum(bool(last.named) for last in _shared._ALL)
+
+
+def test_a_worker_keeps_no_design_when_the_sweep_is_over(assembly, memory):
+    with joblib.parallel_config("loky", n_jobs=2):
+        run_sweep(assembly, ALPHAS, memory=memory, progress=False)
+        for _ in range(50):
+            found = dict(joblib.Parallel()(joblib.delayed(kept_designs)(i) for i in range(8)))
+            if not any(found.values()):
+                break
+            time.sleep(0.2)
+    assert found and not any(found.values()) and os.getpid() not in found
+
+
+def test_this_process_keeps_no_design_when_the_sweep_is_over_or_stopped(assembly, memory):
+    run_sweep(assembly, ALPHAS, memory=memory, progress=False)
+    assert kept_designs(0)[1] == 0
+    steps = sweep_steps(assembly, ALPHAS, memory=memory)
+    while next(steps).result is None:
+        pass
+    assert kept_designs(0)[1] == 1
+    steps.close()
+    assert kept_designs(0)[1] == 0
+
+
+ALPHAS = settings_grid(RATE, alphas=[(float(a),) for a in range(1, 7)])
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_other_engines_give_equal_results(assembly, memory, tmp_path, backend):
+    with joblib.parallel_config(backend, n_jobs=2):
+        results = run_sweep(assembly, ALPHAS, memory=memory, results_dir=tmp_path / "runs", progress=False)
+    reads = [story.bold.reads for story in assembly.stories.values()]
+    assert reads == [1 + 3] * len(NAMES), "once for all runs, and three rows for the data's digest"
+    assert_equal_to_single_runs(results, assembly, ALPHAS, memory)
+    assert len(tables.list_runs(tmp_path / "runs")) == 6
+
+
+def test_threads_take_no_more_cores_than_there_are(monkeypatch):
+    monkeypatch.setattr(joblib, "cpu_count", lambda: 4)
+    with joblib.parallel_config("threading", n_jobs=4):
+        engine = Engine(None)
+        with engine._limited():
+            assert n_threads() == 1
+    assert engine.n_jobs == 4 and not engine.here
+
+
+def test_processes_take_no_more_cores_than_there_are(tmp_path):
+    engine = Engine(2)
+    calls = {number: (number,) for number in range(4)}
+    with engine.outcomes(count_threads, calls, None, root=tmp_path) as outcomes:
+        for _, n_threads in outcomes:
+            assert n_threads * engine.n_jobs <= max(joblib.cpu_count(), engine.n_jobs)
+
+
+def count_threads(number):
+    from threadpoolctl import threadpool_info
+
+    return max(pool["num_threads"] for pool in threadpool_info())
+
+
+def die_once(number, folder):
+    """Number 2 kills its process the first time, number 4 every time."""
+    mark = folder / f"{number}-{time.monotonic_ns()}"
+    mark.touch()
+    if number == 4 or (number == 2 and len(list(folder.glob("2-*"))) == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * 10
+
+
+def test_a_lost_process_costs_its_own_call_only(tmp_path):
+    calls = {number: (number, tmp_path) for number in range(8)}
+    lost = []
+    with Engine(2).outcomes(die_once, calls, lambda n, e: lost.append((n, e)), root=tmp_path) as outcomes:
+        found = dict(outcomes)
+    assert [number for number, _ in lost] == [4]
+    assert found == {number: None if number == 4 else number * 10 for number in range(8)}
+
+
+def test_stopping_reaches_threads(assembly, memory, monkeypatch):
+    ended, run_steps = [], the_runs.run_steps
+
+    def slow(*args, **options):
+        steps = run_steps(*args, **options)
+        while True:
+            time.sleep(0.02)
+            try:
+                yield next(steps)
+            except StopIteration as stop:
+                ended.append(stop.value)
+                return stop.value
+
+    monkeypatch.setattr(_engine, "run_steps", slow)
+    with joblib.parallel_config("threading", n_jobs=2):
+        steps = sweep_steps(assembly, ALPHAS, memory=memory)
+    for step in steps:
+        if step.number is not None:
+            break
+    n_ended = len(ended)
+    steps.close()
+    time.sleep(0.3)
+    assert len(ended) <= n_ended + 1 < 6
+
+
+class CountOnWorker:
+    """Set up in each Dask worker: notes in files what begins and ends, and slows both down."""
+
+    def __init__(self, folder, *, read_seconds, run_seconds):
+        self.folder, self.read_seconds, self.run_seconds = str(folder), read_seconds, run_seconds
+
+    def __call__(self):
+
+        extract, run_steps = language_model.extract, the_runs.run_steps
+
+        def note(name, text):
+            with open(f"{self.folder}/{name}", "a") as file:
+                file.write(f"{os.getpid()} {text}\n")
+
+        def counted(model, windows, *args, **options):
+            note("begun", windows.digest)
+            time.sleep(self.read_seconds)
+            found = yield from extract(model, windows, *args, **options)
+            note("read", windows.digest)
+            return found
+
+        def slow(assembly, settings, **options):
+            note("started", f"{settings.layer_idx} {settings.alphas}")
+            time.sleep(self.run_seconds)
+            return (yield from run_steps(assembly, settings, **options))
+
+        language_model.extract, the_runs.run_steps = counted, slow
+
+
+def noted(folder, name):
+    """(process, what) of each note."""
+    pairs = [line.split(" ", 1) for line in (folder / name).read_text().splitlines()]
+    return [(int(process), what) for process, what in pairs]
+
+
+@contextmanager
+def two_workers(folder, **slow):
+    """A real Dask cluster on this machine, with `CountOnWorker`, as joblib's engine."""
+    distributed = pytest.importorskip("distributed")
+
+    class Plugin(distributed.WorkerPlugin):
+        def __init__(self, setup):
+            self._setup = setup
+
+        def setup(self, worker):
+            self._setup()
+
+    with (
+        warnings.catch_warnings(),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            local_directory=str(folder / "dask"),
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.register_plugin(Plugin(CountOnWorker(folder, **slow)))
+        with joblib.parallel_config("dask"):
+            yield
+
+
+def test_a_dask_cluster_gives_equal_results_though_a_worker_is_killed(assembly, memory, tmp_path):
+    grid = settings_grid(MODEL, layer_idx=[0, 2], alphas=[(1.0,), (10.0,), (100.0,)])
+    with two_workers(tmp_path, read_seconds=0, run_seconds=1.0):
+        steps = sweep_steps(assembly, grid, memory=memory, results_dir=tmp_path / "runs")
+        results, killed = {}, None
+        for step in steps:
+            if step.number is None:
+                continue
+            results[step.number] = step.result
+            if killed is None:
+                time.sleep(0.2)  # now both workers are at a run
+                killed, lost = noted(tmp_path, "started")[-1]
+                os.kill(killed, signal.SIGKILL)
+    started = noted(tmp_path, "started")
+    runs = [what for _, what in started]
+    assert len(set(runs)) == 6 and runs.count(lost) == 2 and len(runs) == 7, (
+        "that run, and no other, was redone"
+    )
+    assert next(process for process, what in started if what == lost) == killed
+    for notes in (noted(tmp_path, "begun"), noted(tmp_path, "read")):
+        assert len(notes) == len({what for _, what in notes}) == len(NAMES)
+    assert len(tables.list_runs(tmp_path / "runs")) == 6
+    assert_equal_to_single_runs([results[i] for i in range(6)], assembly, grid, memory)
+
+
+def test_a_worker_killed_while_it_reads_costs_the_story_it_was_at(assembly, memory, tmp_path):
+    grid = settings_grid(MODEL, layer_idx=[0, 2])
+    with two_workers(tmp_path, read_seconds=1.0, run_seconds=0):
+        killed, results = None, {}
+        for step in sweep_steps(assembly, grid, memory=memory):
+            if step.number is not None:
+                results[step.number] = step.result
+            elif killed is None and step.stage == "activations" and step.done:
+                time.sleep(0.2)  # now both workers are at a story
+                killed, lost = noted(tmp_path, "begun")[-1]
+                os.kill(killed, signal.SIGKILL)
+    begun, read = ([what for _, what in noted(tmp_path, name)] for name in ("begun", "read"))
+    assert len(read) == len(set(read)) == len(NAMES), "what was finished is not read again"
+    assert begun.count(lost) == 2 and len(begun) == len(NAMES) + 1
+    assert_equal_to_single_runs([results[i] for i in range(2)], assembly, grid, memory)
+
+
+def test_stopped_while_it_reads_and_taken_up_again(assembly, memory, monkeypatch):
+    read, extract = [], language_model.extract
+
+    def counted(model, windows, *args, **options):
+        found = yield from extract(model, windows, *args, **options)
+        read.append(windows.digest)
+        return found
+
+    monkeypatch.setattr(activations, "extract", counted)
+    grid = settings_grid(MODEL, layer_idx=[0, 2])
+    steps = sweep_steps(assembly, grid, memory=memory)
+    for step in steps:
+        if step.stage == "activations" and step.done > 2:
+            break
+    steps.close()
+    assert len(read) == 2, "two stories are done and the third was begun"
+    run_sweep(assembly, grid, memory=memory, progress=False)
+    assert len(read) == len(set(read)) == len(NAMES)
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def peak_of(assembly, n_runs, memory, consume):
+    grid = settings_grid(RATE, alphas=[(float(a),) for a in range(1, n_runs + 1)])
+    tracemalloc.start()
+    try:
+        consume(sweep_steps(assembly, grid, memory=memory))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_length_of_a_sweep(memory):
+    n_voxels = 4000
+    assembly = make_assembly(n_voxels=n_voxels)
+    peak_of(assembly, 1, memory, list)  # whatever is made once
+
+    def drop(steps):
+        for _ in steps:
+            pass
+
+    short, long = (peak_of(assembly, n, memory, drop) for n in (3, 12))
+    assert long < 1.05 * short + 100_000
+    # A list of results grows by their scores: four arrays of 8 bytes and one of 1.
+    kept = [peak_of(assembly, n, memory, list) for n in (3, 12)]
+    assert kept[1] - kept[0] < 9 * 45 * n_voxels + 200_000
+
+
+# ---------------------------------------------------------------------- the table
+
+
+@pytest.mark.parametrize("wrong", [3, "x", ["x"], [None]])
+def test_a_table_of_something_else_than_results(wrong):
+    with pytest.raises(
+        TypeError, match=r"sweep_table: expected results of run_sweep in a list, got (3|'x'|None)"
+    ):
+        sweep_table(wrong)
+
+
+def test_the_table_holds_what_varies(assembly, memory, tmp_path):
+    grid = settings_grid(RATE, stories=story_subsets(assembly, [1, 3]), alphas=[(1.0,), (2.0, 3.0)])
+    results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path, progress=False)
+    results[1] = SweepFailure(grid[1], "S", "ValueError: no")
+    table = sweep_table(results)
+    assert list(table.columns[:4]) == ["subject", "stories", "alphas", "n_stories"]
+    assert table["n_stories"].tolist()[0] == 1 and table["n_stories"].tolist()[2:] == [3, 3]
+    assert table["alphas"].tolist()[:2] == ["(1.0,)", "(2.0, 3.0)"]
+    assert table["problem"].tolist() == ["", "ValueError: no", "", ""]
+    np.testing.assert_allclose(table["median_score"][0], results[0].metrics["median_score"])
+    assert np.isnan(table["median_score"][1])
+    assert "problem" not in sweep_table(results[2:]) and "stories" not in sweep_table(results[2:])
