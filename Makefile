@@ -14,7 +14,7 @@ help:
 	@echo "make test        the whole test suite, browser test included"
 	@echo "make lint        ruff: lint and format"
 	@echo "make notebooks   run every notebook with an empty cache, its time beside the one it states"
-	@echo "make docs        the API page and the architecture's picture, from the code"
+	@echo "make docs        the API page, the tables of folders and files, and the picture, from the code"
 	@echo "make binder-check  follow binder/ in a fresh environment (minutes, a large download)"
 	@echo "make address OWNER=account  write where the repository is hosted into badges and links"
 	@echo "make pictures    the README's two pictures, from the demo"

@@ -21,17 +21,16 @@ FIRST_MAP = """
 import time
 start = time.perf_counter()
 import numpy as np
-from encoding_nb.brain import flatmaps
-from encoding_nb.brain import surfaces
-values = np.linspace(0, 1, brain.voxel_count(surfaces.SHIPPED))
+from encoding_nb import brain
+values = np.linspace(0, 1, brain.voxel_count(brain.SHIPPED))
 {draw}
 print(time.perf_counter() - start)
 """
 FIRST = {
-    "first live map, 512 px": "brain.flat_png(values, surfaces.SHIPPED)",
-    "first live map, 1024 px": "brain.flat_png(values, surfaces.SHIPPED, height=1024)",
-    "first figure, saved as PNG": "brain.flatmap(values, surfaces.SHIPPED).savefig('map.png')",
-    "areas of the demo": "brain.roi_masks(surfaces.SHIPPED)",
+    "first live map, 512 px": "brain.flat_png(values, brain.SHIPPED)",
+    "first live map, 1024 px": "brain.flat_png(values, brain.SHIPPED, height=1024)",
+    "first figure, saved as PNG": "brain.flatmap(values, brain.SHIPPED).savefig('map.png')",
+    "areas of the demo": "brain.roi_masks(brain.SHIPPED)",
 }
 
 
@@ -47,26 +46,23 @@ def first(draw: str) -> float:
 
 def redraw(function, n: int = 30) -> list[float]:
     """Milliseconds of each of n calls with new values, after one to warm up."""
-    from encoding_nb.brain import surfaces
+    from encoding_nb import brain
 
     rng = np.random.default_rng(0)
-    maps = rng.normal(size=(n + 1, surfaces.voxel_count(surfaces.SHIPPED)))
+    maps = rng.normal(size=(n + 1, brain.voxel_count(brain.SHIPPED)))
     times = []
     for values in maps:
         start = time.perf_counter()
-        function(values, surfaces.SHIPPED)
+        function(values, brain.SHIPPED)
         times.append(1000 * (time.perf_counter() - start))
     return sorted(times[1:])
 
 
 VIEW = """
 import numpy as np
-from encoding_nb import Settings
-
-from encoding_nb.panel import brain_view
-from encoding_nb.pipeline import Result
-from encoding_nb.brain import SHIPPED
-n, rng = brain.voxel_count(SHIPPED), np.random.default_rng(0)
+from encoding_nb import Result, Settings, brain_view
+from encoding_nb.brain import SHIPPED, voxel_count
+n, rng = voxel_count(SHIPPED), np.random.default_rng(0)
 scores, series = rng.random(n), {"story": rng.normal(size=(300, n)).astype("float32")}
 brain_view(Result(
     settings=Settings(), scores=scores, story_scores={"story": scores}, best_alphas=scores, pvalues=scores,
@@ -142,7 +138,8 @@ def timed_clicks(page, n: int) -> list[float]:
 
 
 def main() -> None:
-    from encoding_nb.brain import flatmaps
+    from encoding_nb import brain
+    from encoding_nb.brain.flatmaps import flat_array
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{os.cpu_count()} cores, load {load:.1f}")
@@ -150,9 +147,9 @@ def main() -> None:
         print(f"{name:32s} {first(draw):8.2f} s")
     for height in (512, 1024):
         for name, function in {
-            "array": lambda v, s, h=height: flatmaps.flat_array(v, s, height=h),
-            "live PNG": lambda v, s, h=height: flatmaps.flat_png(v, s, height=h),
-            "live PNG, faded": lambda v, s, h=height: flatmaps.flat_png(v, s, height=h, significant=v > 1),
+            "array": lambda v, s, h=height: flat_array(v, s, height=h),
+            "live PNG": lambda v, s, h=height: brain.flat_png(v, s, height=h),
+            "live PNG, faded": lambda v, s, h=height: brain.flat_png(v, s, height=h, significant=v > 1),
         }.items():
             times = redraw(function)
             report(f"{name}, {height} px", times)

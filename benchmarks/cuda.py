@@ -87,14 +87,12 @@ def bench_features() -> None:
                 model = load_model(info, dtype=dtype, device=device)
 
                 def run(model=model, windows=windows):
-                    return feature_benchmark.drained(
-                        extract(
-                            model,
-                            windows,
-                            range(info.n_layers + 1),
-                            bos=first_token(tokenizer),
-                            last_token=True,
-                        )
+                    return extract(
+                        model,
+                        windows,
+                        range(info.n_layers + 1),
+                        bos=first_token(tokenizer),
+                        last_token=True,
                     )
 
                 if device == "cpu":
@@ -193,9 +191,7 @@ def bench_plan(n_windows: int = 256, shape: tuple[int, int, int] = (28_800, 6_40
             model = load_model(info, dtype=dtype, device="cuda")
 
             def run(model=model):
-                return feature_benchmark.drained(
-                    extract(model, windows, range(info.n_layers + 1), bos=0, last_token=True)
-                )
+                return extract(model, windows, range(info.n_layers + 1), bos=0, last_token=True)
 
             _, took = second(run)
             print(

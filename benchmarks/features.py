@@ -28,7 +28,7 @@ from encoding_nb.features import (
     ActivationSpec,
     cache_info,
     context_windows,
-    joined_steps,
+    joined_features,
     layer_activations,
     model_info,
 )
@@ -111,8 +111,7 @@ def bench_extraction(folder: Path, n_words: int, sample: int) -> Path:
     some = type(windows)(tuple(windows.ids(w) for w in late), np.arange(len(late)),
                          windows.stop[late], "fullcontext")  # fmt: skip
     started = time.perf_counter()
-    for _ in extract(model, some, range(info.n_layers + 1), bos=bos, last_token=True):
-        pass
+    extract(model, some, range(info.n_layers + 1), bos=bos, last_token=True)
     full = (time.perf_counter() - started) / len(late)
     row(f"fullcontext, all layers, {len(late)} full windows: {full * 1000:.0f} ms a word",
         f"{plain / full:.2f} times faster", ">= 2", plain >= 2 * full)  # fmt: skip
@@ -209,27 +208,25 @@ def bench_golden() -> None:
 class HalfStored(Inputs):
     """Features that went through the cache in float16."""
 
-    def sampled_steps(self, story, settings, *, memory=None):
+    def sampled(self, plan, story, progress=None):
+        settings = plan.settings
         specs = {
             name: replace(spec, activation=replace(spec.activation, storage="float16"))
             for name, spec in settings.feature_specs.items()
         }
         options = {"window": settings.downsample_window, "cutoff_mult": settings.cutoff_mult}
-        return joined_steps(story, specs, downsample_options=options, memory=memory, device=settings.device)
-
-
-def drained(steps):
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
+        return joined_features(
+            story,
+            specs,
+            downsample_options=options,
+            memory=plan.memory,
+            device=settings.device,
+            progress=progress,
+        )
 
 
 def bench_storage() -> None:
     """The same fit of the demo twice: what is kept loses nothing, or is rounded to float16."""
-    from encoding_nb.pipeline import run_steps
-
     demo = load_assembly("demo")
     settings = Settings(context_type="halfcontext", significance="parametric")
     print(
@@ -238,7 +235,7 @@ def bench_storage() -> None:
     with tempfile.TemporaryDirectory(prefix="enb-storage-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lossless = run(demo, settings, memory=f"{folder}/lossless", progress=False)
-        half = drained(run_steps(demo, settings, memory=f"{folder}/half", inputs=HalfStored()))
+        half = run(demo, settings, memory=f"{folder}/half", inputs=HalfStored(), progress=False)
         sizes = [cache_info(f"{folder}/{name}").n_bytes for name in ("half", "lossless")]
     change = np.abs(half.scores - lossless.scores)
     row("float16 entries / lossless entries", f"{sizes[0] / sizes[1]:.2f}")

@@ -79,11 +79,9 @@ note = result.provenance["seconds"]
 """,
     "first flatmap in a process": """
 import numpy as np
-from encoding_nb.brain.flatmaps import flat_png
-from encoding_nb.datasets.demo import SURFACE
-from encoding_nb.brain import voxel_count
+from encoding_nb.brain import SHIPPED, flat_png, voxel_count
 start()
-flat_png(np.linspace(0, 1, voxel_count(SURFACE)), SURFACE)
+flat_png(np.linspace(0, 1, voxel_count(SHIPPED)), SHIPPED)
 """,
 }
 

@@ -21,7 +21,7 @@ import numpy as np
 warnings.simplefilter("ignore")
 from joblib import Memory
 from encoding_nb import Settings, load_assembly, run
-from encoding_nb.sweep import run_sweep, settings_grid, sweep_steps
+from encoding_nb.sweep import run_sweep, settings_grid
 note = {{}}
 def cpu():
     return sum(os.times()[:4])
@@ -57,12 +57,12 @@ LENGTH = """
 grid = settings_grid(Settings(), layer_idx="all", alphas=[(10.0**i,) for i in range({n})])[:{n}]
 one(0)
 note["before_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-for step in sweep_steps(assembly, grid, memory=memory):
-    pass
+run_sweep(assembly, grid, memory=memory, progress=False)
 """
 
 RATES = """
-from encoding_nb import activations, activation_cache, matrices, scoring
+from encoding_nb.features import cache, cache_info, model_info, store_folder
+from encoding_nb.pipeline import response_rows
 from encoding_nb.sweep._shared import write_array
 rng = np.random.default_rng(0)
 def seconds(work, repeats=3):
@@ -73,26 +73,26 @@ def seconds(work, repeats=3):
         times.append(time.perf_counter() - began)
     return min(times)
 one(0)
-info = activations.cache_info(memory)
+info = cache_info(memory)
 words = sum(len(story.words) for story in assembly.stories.values())
-width = activations.model_info("demo").d_model
+width = model_info("demo").d_model
 note["demo: cache bytes per value"] = round(info.n_bytes / (words * 7 * width), 2)
-folder = activation_cache.store_folder(memory)
+folder = store_folder(memory)
 array = rng.standard_normal((2000, 768)).astype(np.float32) * 3
-activation_cache.write_layer(folder, "k", 0, array, {{}})
-path = activation_cache.entry_path(folder, "k", 0)
+cache.write_layer(folder, "k", 0, array, {{}})
+path = cache.entry_path(folder, "k", 0)
 note["768 columns: cache bytes per value"] = round(path.stat().st_size / array.size, 2)
 note["layer of 2,000 x 768: write s"] = round(seconds(
-    lambda: activation_cache.write_layer(folder, "k", 0, array, {{}})), 4)
-note["layer of 2,000 x 768: read s"] = round(seconds(lambda: activation_cache.read_layer(folder, "k", 0)), 4)
+    lambda: cache.write_layer(folder, "k", 0, array, {{}})), 4)
+note["layer of 2,000 x 768: read s"] = round(seconds(lambda: cache.read_layer(folder, "k", 0)), 4)
 Y = rng.standard_normal((350, 95556))
 story = next(iter(assembly.stories.values()))
 from dataclasses import replace
 from encoding_nb.design import Trimming
 large = replace(story, bold=Y, repeats=None, tr_times=np.arange(350.0))
 note["responses of 350 x 95,556, float64: z-score s"] = round(seconds(
-    lambda: matrices.response_rows(large, Trimming(), test=False), 1), 3)
-Z = matrices.response_rows(large, Trimming(), test=False)
+    lambda: response_rows(large, Trimming(), test=False), 1), 3)
+Z = response_rows(large, Trimming(), test=False)
 import pathlib
 file = pathlib.Path({cache!r}) / "block.npy"
 note["the same as float32: write s"] = round(seconds(lambda: write_array(file, Z)), 3)

@@ -21,18 +21,15 @@ PAGE = ROOT / "docs" / "api.md"
 HEAD = """# Public names
 
 Made from the docstrings by `docs/make_api.py` (`make docs`): do not edit. All of these are imported from
-`encoding_nb`; the heading says in which module each is written. Words are explained in the
-[glossary](glossary.md).
+`encoding_nb`, and each also from its folder: `encoding_nb.ridge_cv` is `encoding_nb.ridge.ridge_cv`. Words are
+explained in the [glossary](glossary.md).
 """
 
 
-def groups() -> dict[str, list[str]]:
-    """{module: its public names}, in the order of the package's own list."""
-    found: dict[str, list[str]] = {}
-    for name in encoding_nb.__all__:
-        home = inspect.getmodule(getattr(encoding_nb, name)).__name__
-        found.setdefault(home, []).append(name)
-    return found
+def home(value: Any) -> str:
+    """The file that a name is written in, as a link."""
+    file = Path(inspect.getfile(value)).relative_to(ROOT).as_posix()
+    return f"[`{file.removeprefix('encoding_nb/')}`](../{file})"
 
 
 def signature(name: str, value: Any) -> str:
@@ -74,14 +71,12 @@ def referred(value: Any, described: str, *, public: bool = False) -> list[tuple[
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
-    for home, names in sorted(groups().items()):
-        file = home.replace(".", "/")
-        path = f"{file}.py" if (ROOT / f"{file}.py").is_file() else f"{file}/__init__.py"
-        parts.append(f"## [{home.removeprefix('encoding_nb.')}](../{path})\n")
+    for folder, names in encoding_nb._HOME.items():
+        parts.append(f"## {folder.removeprefix('_')}\n")
         for name in names:
             value = getattr(encoding_nb, name)
             described = inspect.getdoc(value) or ""
-            parts.append(f"### {name}\n\n{block(name, value, described)}")
+            parts.append(f"### {name}\n\nIn {home(value)}.\n\n{block(name, value, described)}")
             for other, target in referred(value, described):
                 parts.append(f"It refers to:\n\n{block(other, target, inspect.getdoc(target))}")
     return "\n".join(parts)

@@ -1,16 +1,16 @@
-"""Draw architecture.png and fill the table in architecture.md from the code's own imports.
+"""Draw architecture.png and fill the tables of architecture.md and CONTRIBUTING.md from the package's folders.
 
     python docs/make_architecture.py
 
-A box is a stage (tests/test_imports.py says which modules are parts of which); an arrow goes from a stage to one
-that imports it, left out where a chain of other arrows says it already.
+A row or box is a part of the package: a folder, or a file at its top. An arrow goes from a part to one that imports
+it, and is left out where a chain of other arrows implies it.
 """
 
 from __future__ import annotations
 
+import ast
 import sys
 from functools import cache
-from graphlib import CycleError, TopologicalSorter
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -20,130 +20,137 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-from tests.test_imports import SOURCES, STAGE_OF, imported_by, module_of  # noqa: E402
+from tests.test_imports import FOLDERS, MODULES, PACKAGE, arrows, edges_of_parts  # noqa: E402
 
-PAGE, PICTURE = ROOT / "docs" / "architecture.md", ROOT / "docs" / "architecture.png"
-START, END = "<!-- table from the code -->", "<!-- end of the table -->"
-LEFT_OUT = {"__init__", "__main__"}  # the public names, and the command line: they stand above all others
-
-
-def modules_of() -> dict[str, list[str]]:
-    """{stage: its modules, the one that names it first}."""
-    found: dict[str, list[str]] = {}
-    for path in SOURCES:
-        stage = STAGE_OF.get(module_of(path), module_of(path))
-        inside = "/".join(path.relative_to(ROOT / "encoding_nb").parts).removesuffix(".py")
-        if stage not in LEFT_OUT and not inside.endswith("__init__"):
-            found.setdefault(stage, []).append(inside)
-    return {stage: sorted(names, key=lambda name: (name != stage, name)) for stage, names in found.items()}
+PAGE, CONTRIBUTING = ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"
+PICTURE = ROOT / "docs" / "architecture.png"
 
 
-def imports_of() -> dict[str, set[str]]:
-    """{stage: the stages that it imports, anywhere in its modules}."""
-    stages = modules_of()
-    found: dict[str, set[str]] = {stage: set() for stage in stages}
-    for path in SOURCES:
-        stage = STAGE_OF.get(module_of(path), module_of(path))
-        if stage in stages:
-            used = {STAGE_OF.get(name, name) for name in imported_by(path)[0]}
-            found[stage] |= (used & set(stages)) - {stage}
-    try:
-        TopologicalSorter(found).prepare()
-    except CycleError as error:
-        raise ValueError(f"Stages import each other in a circle: {', '.join(error.args[1])}.") from None
-    return found
+def files_of(folder: str) -> list[str]:
+    """The files of a folder that hold code, without its `__init__.py`."""
+    code = (path for path in (PACKAGE / folder).iterdir() if path.suffix in (".py", ".js", ".css"))
+    return sorted(path.name for path in code if path.name != "__init__.py")
+
+
+def first_line(path: Path) -> str:
+    """The first line of a file's docstring, or of the comment that a JavaScript or CSS file starts with."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+    return text.partition("\n")[0].strip("/* ")
+
+
+def imports_of_parts() -> dict[str, set[str]]:
+    """{part: the parts that it imports}, in the order of the arrows, without the shared `_*` files."""
+    edges, parts = edges_of_parts(), list(arrows())
+    return {part: edges[part] & set(parts) for part in parts}
 
 
 def shortest(edges: dict[str, set[str]]) -> dict[str, set[str]]:
     """The edges without those that a chain of others implies (the transitive reduction)."""
 
     @cache
-    def reached(stage: str) -> frozenset[str]:
-        return frozenset().union(*(({near} | reached(near)) for near in edges[stage]), frozenset())
+    def reached(part: str) -> frozenset[str]:
+        return frozenset().union(*(({near} | reached(near)) for near in edges[part]), frozenset())
 
     return {
-        stage: {near for near in direct if not any(near in reached(other) for other in direct - {near})}
-        for stage, direct in edges.items()
+        part: {near for near in direct if not any(near in reached(other) for other in direct - {near})}
+        for part, direct in edges.items()
     }
 
 
 def levels(edges: dict[str, set[str]]) -> dict[str, int]:
-    """{stage: length of the longest chain of imports below it}."""
+    """{part: length of the longest chain of imports below it}."""
 
     @cache
-    def level(stage: str) -> int:
-        return 1 + max((level(near) for near in edges[stage]), default=-1)
+    def level(part: str) -> int:
+        return 1 + max((level(near) for near in edges[part]), default=-1)
 
-    return {stage: level(stage) for stage in edges}
+    return {part: level(part) for part in edges}
 
 
-def table() -> str:
-    """A row per stage: its modules, and what it imports."""
-    stages, edges = modules_of(), imports_of()
-    height = levels(edges)
-    rows = []
-    for stage in sorted(stages, key=lambda stage: (height[stage], stage)):
-        modules, used = (f"`{name}`" for name in stages[stage]), sorted(edges[stage])
-        rows.append(f"| {stage} | {', '.join(modules)} | {', '.join(used) or 'nothing'} |")
-    return "\n".join(["| stage | modules | imports |", "| --- | --- | --- |", *rows])
+def table_of_parts() -> str:
+    """A row per part: what it is for, and what it imports."""
+    rows = ["| part | what it is for | imports |", "| --- | --- | --- |"]
+    for part, used in imports_of_parts().items():
+        name = f"`{part}/`" if part in FOLDERS else f"`{part}.py`"
+        rows.append(f"| {name} | {first_line(MODULES[part])} | {', '.join(sorted(used)) or 'nothing'} |")
+    return "\n".join(rows)
+
+
+def table_of_files() -> str:
+    """A row per file, folder by folder: the first line of its docstring."""
+    rows = ["| file | what it holds |", "| --- | --- |"]
+    for part in ["", *(part for part in arrows() if part in FOLDERS)]:
+        for name in files_of(part):
+            place = f"{part}/{name}" if part else name
+            rows.append(f"| [`{place}`](../encoding_nb/{place}) | {first_line(PACKAGE / place)} |")
+    return "\n".join(rows)
+
+
+def table_of_folders() -> str:
+    """A row per folder: what it is for, and its files' names."""
+    rows = ["| folder | what it is for | files |", "| --- | --- | --- |"]
+    for part in [part for part in arrows() if part in FOLDERS]:
+        names = ", ".join(f"`{name.removesuffix('.py')}`" for name in files_of(part))
+        rows.append(f"| [`{part}/`](encoding_nb/{part}) | {first_line(MODULES[part])} | {names} |")
+    top = ", ".join(f"`{name.removesuffix('.py')}`" for name in files_of(""))
+    shared = "Data, settings, the command line, and (`_*`) what all folders share."
+    return "\n".join([*rows, f"| [at the top](encoding_nb) | {shared} | {top} |"])
 
 
 def digest() -> str:
-    """What the picture shows, in short: written into the picture, so that a test knows whether it is of this code."""
-    edges = imports_of()
-    return sha256(repr(sorted((stage, sorted(near)) for stage, near in edges.items())).encode()).hexdigest()
+    """What the picture shows, in short; written into the picture, so that a test knows whether it is up to date."""
+    return sha256(
+        repr([(part, sorted(near)) for part, near in imports_of_parts().items()]).encode()
+    ).hexdigest()
 
 
 def draw() -> None:
     """Write architecture.png."""
     from matplotlib.figure import Figure
 
-    edges = shortest(imports_of())
+    edges = shortest(imports_of_parts())
     places = arranged(edges)
     across, down = (max(place[i] for place in places.values()) for i in (0, 1))
-    figure = Figure(figsize=(1.7 * (across + 1), 0.62 * (down + 1)), layout="constrained")
+    figure = Figure(figsize=(1.45 * (across + 1), 0.62 * (down + 1)), layout="constrained")
     ax = figure.add_subplot()
     ax.set(xlim=(-0.55, across + 0.55), ylim=(down + 0.5, -0.5))
     ax.axis("off")
-    parts, look = modules_of(), {"boxstyle": "round,pad=0.4", "facecolor": "#E8F1F8", "edgecolor": "#0072B2"}
-    boxes = {}
-    for stage in edges:
-        place, count = places[stage], len(parts[stage])
-        text = f"{stage}\n{count} modules" if count > 1 else stage
-        written = ax.text(*place, text, ha="center", va="center", fontsize=9, bbox=look, linespacing=1.3)
-        boxes[stage] = written.get_bbox_patch()
+    look, boxes = {"boxstyle": "round,pad=0.4", "facecolor": "#E8F1F8", "edgecolor": "#0072B2"}, {}
+    for part in edges:
+        files = len(files_of(part)) if part in FOLDERS else 0
+        text = f"{part}/\n{files} files" if files > 1 else f"{part}/\n1 file" if files else f"{part}.py"
+        written = ax.text(
+            *places[part], text, ha="center", va="center", fontsize=9, bbox=look, linespacing=1.3
+        )
+        boxes[part] = written.get_bbox_patch()
+    line = {"color": "0.5", "linewidth": 1.1}
     for chain in chains(edges):
         *way, last = [places[stop] for stop in chain]
-        if len(way) > 1:
-            ax.plot(*zip(*way, strict=True), color="0.5", linewidth=1.1, zorder=0)
-        arrow = {
-            "arrowstyle": "-|>",
-            "color": "0.5",
-            "linewidth": 1.1,
-            "shrinkA": 0,
-            "patchB": boxes[chain[-1]],
-        }
+        ax.plot(*zip(*way, strict=True), zorder=0, **line)
+        arrow = {"arrowstyle": "-|>", "shrinkA": 0, "patchB": boxes[chain[-1]], **line}
         ax.annotate("", xy=last, xytext=way[-1], arrowprops=arrow, zorder=0)
     figure.savefig(PICTURE, dpi=110, metadata={"Description": digest()})
 
 
 def chains(edges: dict[str, set[str]]) -> list[tuple]:
-    """Each arrow as the stops on its way: a stage, a bend in every column that it passes, a stage."""
+    """Each arrow as the stops on its way: a part, a bend in every column that it passes, a part."""
     height = levels(edges)
     return [
-        (near, *((near, stage, n) for n in range(height[near] + 1, height[stage])), stage)
-        for stage in sorted(edges)
-        for near in sorted(edges[stage])
+        (near, *((near, part, n) for n in range(height[near] + 1, height[part])), part)
+        for part in edges
+        for near in sorted(edges[part])
     ]
 
 
 def arranged(edges: dict[str, set[str]]) -> dict[Any, tuple[float, float]]:
-    """{stop: (column, row)}: columns by level, rows so that a stop stands near those it is tied to.
+    """{stop: (column, row)}: columns by level, rows so that a stop is near those it is tied to.
 
-    The stops that are bends have rows of their own, so that arrows pass between boxes.
+    The bends have rows of their own, so that arrows pass between boxes.
     """
     column_of: dict[Any, int] = dict(levels(edges))
-    tied: dict[Any, set] = {stage: set() for stage in edges}
+    tied: dict[Any, set] = {part: set() for part in edges}
     for chain in chains(edges):
         for left, right in pairwise(chain):
             tied.setdefault(left, set()).add(right)
@@ -162,14 +169,19 @@ def arranged(edges: dict[str, set[str]]) -> dict[Any, tuple[float, float]]:
 
 
 def fill(page: str) -> str:
-    """The page with the table as the code is now."""
-    before, rest = page.split(START)
-    return f"{before}{START}\n{table()}\n{END}{rest.split(END)[1]}"
+    """A page with its tables as the folders are now."""
+    for table in (table_of_parts, table_of_files, table_of_folders):
+        start, end = f"<!-- {table.__name__} -->", f"<!-- end of {table.__name__} -->"
+        if start in page:
+            before, rest = page.split(start)
+            page = f"{before}{start}\n{table()}\n{end}{rest.split(end)[1]}"
+    return page
 
 
 def main() -> None:
-    """Write both files."""
-    PAGE.write_text(fill(PAGE.read_text()))
+    """Write the tables and the picture."""
+    for path in (PAGE, CONTRIBUTING):
+        path.write_text(fill(path.read_text(encoding="utf-8")), encoding="utf-8")
     draw()
 
 

@@ -25,7 +25,7 @@ _HOME = {
         "Words",
     ),
     "settings": ("Settings",),
-    "_progress": ("Progress",),
+    "_progress": ("Cancelled", "Progress"),
     "datasets": (
         "convert",
         "fetch_lebel",
@@ -61,10 +61,10 @@ _HOME = {
     ),
     "pipeline": (
         "Result",
+        "check",
         "estimate",
         "partition",
         "run",
-        "run_steps",
         "to_code",
     ),
     "brain": (
@@ -103,7 +103,6 @@ _HOME = {
         "run_sweep",
         "settings_grid",
         "story_subsets",
-        "sweep_steps",
         "sweep_table",
     ),
     "panel": (

@@ -70,6 +70,15 @@ def refuse_no_rows(values: Any, what: str, axes: str) -> None:
         )
 
 
+def read_only(values: Any) -> Any:
+    """A read-only view of an array in memory or of a memory map; anything else as it is."""
+    if type(values) not in (np.ndarray, np.memmap):
+        return values
+    view = values.view()
+    view.setflags(write=False)
+    return view
+
+
 def names_of(values: Any, what: str) -> tuple[str, ...]:
     """Names as a tuple; `what` begins the message of a ValueError for a single text, or for what is no list."""
     if isinstance(values, str) or not np.iterable(values):

@@ -19,7 +19,16 @@ from zlib import crc32
 
 import numpy as np
 
-from ._validation import check_tr, frozen_mapping, frozen_times, mask_of, names_of, refuse_no_rows, shown
+from ._validation import (
+    check_tr,
+    frozen_mapping,
+    frozen_times,
+    mask_of,
+    names_of,
+    read_only,
+    refuse_no_rows,
+    shown,
+)
 
 
 class LazyArray:
@@ -158,7 +167,7 @@ class Story:
         The grid on which features are sampled, before trimming.
     bold : array-like, (n_rows, n_voxels)
         Responses; `n_rows` may be less than `n_trs`, where the data come trimmed (`Trimming`).
-        Any scale: they are z-scored per story. May be lazy.
+        Any scale: they are z-scored per story. May be lazy. Of an array in memory it is a read-only view.
     repeats : array-like, (n_repeats, n_rows, n_voxels), optional
         The single presentations whose mean is `bold`, where the story was heard more than once. Of one presentation
         alone nothing is kept: the story was heard once.
@@ -197,6 +206,7 @@ class Story:
             i = int(np.argmax(np.diff(self.tr_times) <= 0)) + 1
             raise ValueError(f"{self.name}: tr_times must increase, but TR {i} is not after TR {i - 1}.")
         refuse_no_rows(self.bold, f"{self.name}: expected BOLD", "(rows, voxels)")
+        object.__setattr__(self, "bold", read_only(self.bold))
         self._check_contexts()
         self._check_repeats()
 
@@ -220,8 +230,8 @@ class Story:
             raise ValueError(
                 f"{self.name}: expected repeats as {axes} to match its BOLD, got {tuple(self.repeats.shape)}."
             )
-        if self.repeats.shape[0] == 1:
-            object.__setattr__(self, "repeats", None)
+        heard_once = self.repeats.shape[0] == 1
+        object.__setattr__(self, "repeats", None if heard_once else read_only(self.repeats))
 
     @property
     def n_trs(self) -> int:
@@ -644,7 +654,7 @@ DIGEST_COVERS = (
 def assembly_digest(assembly: Assembly) -> str:
     """SHA-256 of a data set, 64 hexadecimal digits: two runs with the same digest saw the same data.
 
-    It covers what `COVERED` says. BOLD is sampled at three rows a story, so that tens of gigabytes need
+    It covers what `DIGEST_COVERS` says. BOLD is sampled at three rows a story, so that tens of gigabytes need
     not be read: a change of a whole story, of voxels, of their order or of preprocessing shows, a change of
     single other rows does not. BOLD that is simulated anew may differ in its last digits between machines.
     """

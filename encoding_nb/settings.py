@@ -65,13 +65,13 @@ class Settings:
     alphas : the grid, as scikit-learn counts (penalty alpha * ||w||^2)
     single_alpha : one alpha for all voxels
     use_corr : choose alpha by correlation (True) or R2
-    normalpha, prediction_floor : see `ridge.ridge_steps`; with `alphas=ridge.huth_alphas(a)`, normalpha=True
+    normalpha, prediction_floor : see `ridge.ridge_cv`; with `alphas=ridge.huth_alphas(a)`, normalpha=True
         and prediction_floor=1e-8 a fit is LITcoder's
     fdr_q : false discovery rate at which a voxel counts as significant
     alternative : "greater" (a voxel is predicted) or "two-sided", for the p-values
     significance : "permutation" of predictions that keep their autocorrelation, or "parametric" p-values, which
         are LITcoder's: they take TRs for independent, and so find too many voxels where BOLD is autocorrelated
-    n_permutations, block_trs : of the permutation test, see `scoring.permutation_steps`; None for block_trs
+    n_permutations, block_trs : of the permutation test, see `scoring.permutation_pvalues`; None for block_trs
         shuffles phases, a number blocks of so many TRs
     seed : of the folds and the permutations
     device : "auto", "cpu" or "cuda"; changes the speed, not the result
@@ -141,7 +141,7 @@ class Settings:
 
     @property
     def feature_specs(self) -> dict[str, features.FeatureSpec]:
-        """What `features.joined_steps` needs to know: {modality: its specification}, in the order of columns."""
+        """What `features.joined_features` needs to know: {modality: its specification}, in the order of columns."""
         return {name: self._spec_of(name) for name in (self.modality, *self.joined_with)}
 
     @property

@@ -1,17 +1,19 @@
-"""Pages say what the code says: links, pictures with words for them, docstrings, and what is made from the code."""
+"""Pages agree with the code: links, names of files and functions, words for pictures, what is made from the code."""
 
 import dataclasses
 import inspect
+import json
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import encoding_nb
 
-from .test_imports import SOURCES, STAGES, module_of
+from .test_imports import FOLDERS, MODULES, PACKAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTED = subprocess.run(
@@ -67,28 +69,62 @@ def test_glossary_is_in_order_and_explains_the_panels_words():
         assert word in plain
 
 
-def test_architecture_is_that_of_the_code():
-    page = make_architecture.PAGE.read_text(encoding="utf-8")
+@by_name([make_architecture.PAGE, make_architecture.CONTRIBUTING])
+def test_tables_are_those_of_the_folders(path):
+    page = path.read_text(encoding="utf-8")
+    assert "<!-- table_of" in page
     assert make_architecture.fill(page) == page, "run `make docs`"
+
+
+def test_picture_is_that_of_the_imports():
     assert make_architecture.digest().encode() in make_architecture.PICTURE.read_bytes(), "run `make docs`"
 
 
-def test_every_module_stands_in_the_table_of_stages():
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    table = re.search(r"(?s)\| stage \| modules \|\n(.*?)\n\n", page).group(1)
-    rows = [set(re.findall(r"`(\w+)/?`", row)) for row in table.splitlines()]
-    listed = set().union(*rows)
-    modules = {module_of(path) for path in SOURCES} - {"__init__", "__main__"}
-    assert not modules - listed, f"name in CONTRIBUTING.md: {', '.join(sorted(modules - listed))}"
-    assert not listed - modules, f"no longer there: {', '.join(sorted(listed - modules))}"
-    for stage, parts in STAGES.items():
-        assert any(parts <= row for row in rows), f"the parts of {stage} stand in different rows"
+@pytest.mark.parametrize("module", list(MODULES), ids=lambda module: module or "encoding_nb")
+def test_every_file_says_what_it_holds_in_one_line(module):
+    line = make_architecture.first_line(MODULES[module])
+    assert 20 <= len(line) <= 120 and line.endswith((".", "`"))
 
 
 def test_shortest_drops_only_what_a_chain_implies():
     edges = {"a": set(), "b": {"a"}, "c": {"a", "b"}, "d": {"a"}}
     assert make_architecture.shortest(edges) == {"a": set(), "b": {"a"}, "c": {"b"}, "d": {"a"}}
     assert make_architecture.levels(edges) == {"a": 0, "b": 1, "c": 2, "d": 1}
+
+
+@by_name([*MODULES.values(), *(page for page in PAGES if page.name not in ("api.md", "CHANGELOG.md"))])
+def test_names_of_folders_lead_somewhere(path):
+    """`ridge.huth_alphas` in a page or docstring is there, and so is `pipeline/plan.py`."""
+    text = path.read_text(encoding="utf-8")
+    for folder, name in re.findall(r"`(?:encoding_nb\.)?(\w+)\.(\w+)", text):
+        if folder in FOLDERS:
+            there = f"{folder}.{name}" in MODULES or hasattr(import_module(f"encoding_nb.{folder}"), name)
+            assert there, f"{folder}.{name} is not there"
+    for file in re.findall(r"`((?:\w+/)+\w+\.\w+)`", text):
+        known = (PACKAGE / file, ROOT / file, path.parent / file)
+        if (PACKAGE / file.split("/")[0]).is_dir() or (ROOT / file.split("/")[0]).is_dir():
+            assert any(place.exists() for place in known), f"{file} is not there"
+
+
+def lessons_and_pages():
+    """(where, its Python code): notebooks' cells, and the pages' fenced blocks."""
+    for path in [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "binder" / "colab.ipynb"]:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        yield path, "\n".join("".join(cell["source"]) for cell in cells)
+    for path in PAGES:
+        yield path, "\n".join(re.findall(r"(?s)```python\n(.*?)```", path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [pytest.param(*each, id=each[0].name) for each in lessons_and_pages()]
+)
+def test_lessons_import_from_the_package_or_a_folder(path, code):
+    """Never from a file inside a folder; and every name is one that the folder lists."""
+    for home, names in re.findall(r"from (encoding_nb[\w.]*) import (\([^)]*\)|[\w, ]+)", code):
+        assert home.removeprefix("encoding_nb").lstrip(".") in ("", *FOLDERS), f"{path.name}: {home}"
+        for name in re.findall(r"\w+", names):
+            listed = (*import_module(home).__all__, *(FOLDERS if home == "encoding_nb" else ()))
+            assert name in listed, f"{path.name}: {home} does not list {name}"
 
 
 def test_api_page_is_that_of_the_docstrings():

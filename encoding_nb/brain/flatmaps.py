@@ -227,7 +227,7 @@ def pair_image(
         A pixel shows colour where both have a value.
     surface : Surface
     first_limits, second_limits : pairs of float or None
-        The values at the ends of each axis; None as in `colours.value_limits`.
+        The values at the ends of each axis; None as in `value_limits`.
     look
         `height`, `significant`, `nonsignificant`, `with_curvature`, `with_rois`, `with_sulci`, `with_labels`,
         as in `brain.flat_image`.

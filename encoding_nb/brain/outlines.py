@@ -1,4 +1,4 @@
-"""Outlines and names of regions, read from a surface's SVG drawing and drawn on a map.
+"""ROI and sulcus outlines of a subject, read from pycortex's SVG drawing (`overlays.svg`) without Inkscape.
 
 Outlines are polylines in *map* coordinates: (0, 0) the lower left corner of the flatmap, (1, 1) the upper
 right, so that they fit an image of any height. Curves are cut into short straight pieces.

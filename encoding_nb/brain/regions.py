@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -281,8 +282,6 @@ def pycortex_roi_masks(surface: Surface) -> dict[str, Array]:
 
 @lru_cache(maxsize=2)
 def _pycortex_masks(surface: Surface) -> dict[str, Array]:
-    import warnings
-
     from scipy.sparse import vstack
 
     with pycortex_of(surface) as cortex, warnings.catch_warnings():

@@ -54,7 +54,7 @@ def export_webgl(
     cmap : str
         One of pycortex's colour maps, among them inferno, viridis and RdBu_r.
     vmin, vmax
-        The values at the ends of the colours; see `colours.value_limits`.
+        The values at the ends of the colours; see `brain.value_limits`.
     significant : bool array, (n_voxels,), optional
         Where it is False no value is shown.
     overwrite : bool

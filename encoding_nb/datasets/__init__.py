@@ -1,6 +1,7 @@
-"""Data sets: files to `Assembly`."""
+"""Data sets as an `Assembly`: the demo, published data, your own files; words from files; downloads."""
 
 from .alice import TRIMMING, over_listeners
+from .demo import DATA as DEMO_FILES
 from .demo import hemodynamic_response
 from .hdf5 import save_assembly
 from .lebel import STORY_LISTS
@@ -11,6 +12,7 @@ from .textgrid import read_textgrid
 
 __all__ = [
     "BUCKET",
+    "DEMO_FILES",
     "KEYS",
     "STORY_LISTS",
     "TRIMMING",

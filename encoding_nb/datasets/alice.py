@@ -1,8 +1,9 @@
-"""Brennan, Stabler, Van Wagenen, Luh and Hale (2016), Brain and Language 157-158, 81-94; CC BY 4.0.
+"""Alice in Wonderland: fMRI of six regions of listeners who heard its first 12 minutes.
 
-Listeners heard 12 minutes of Alice in Wonderland; the published folder holds the fMRI time courses of six regions,
-as `10mm/s18-timecourses.txt` (362 rows, TR 2 s) and the same for spheres of 6 mm, and a hand-corrected TextGrid of
-the words. There are no voxels and no surface: columns are regions, by name (`Assembly.voxel_names`).
+Brennan, Stabler, Van Wagenen, Luh and Hale (2016), Brain and Language 157-158, 81-94; CC BY 4.0. The published
+folder holds the time courses of six regions, as `10mm/s18-timecourses.txt` (362 rows, TR 2 s) and the same for
+spheres of 6 mm, and a hand-corrected TextGrid of the words. There are no voxels and no surface: columns are regions,
+by name (`Assembly.voxel_names`).
 
 The recording begins with 20 s of silence, and ten volumes were discarded, so that row i was taken at 20 + 2i seconds
 of the TextGrid's time. Time courses come raw; they are freed of slow drifts by Legendre polynomials and z-scored.

@@ -11,7 +11,7 @@ What the simulated subject does is known, and kept in `Assembly.truth`:
 Signals pass through a hemodynamic response; the share of signal differs from voxel to voxel; the
 test story is heard `N_REPEATS` times. Everything follows from `SEED`.
 
-The language signal is stored in demo_data/truth.npz (made by demo_data/make/truth.py from the model
+The language signal is stored in demo_data/truth.npz (made by tools/demo/truth.py from the model
 itself), so that loading the demo does not run the model.
 """
 
@@ -23,8 +23,6 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from scipy.signal import lfilter
-from scipy.stats import gamma
 
 from .. import brain, features
 from ..assembly import Array, Assembly, Story, Words
@@ -77,12 +75,16 @@ def hemodynamic_response(n_lags: int = 15) -> Array:
     Peak near 5 s, undershoot near 15 s at a sixth of it: Glover (1999), NeuroImage 9, 416-429, with
     the shapes of SPM's canonical response.
     """
+    from scipy.stats import gamma  # takes longer to import than other data to open
+
     t = TR * np.arange(n_lags)
     response = gamma.pdf(t, 6) - gamma.pdf(t, 16) / 6
     return response / np.linalg.norm(response)
 
 
 def _through_hrf(signal: Array) -> Array:
+    from scipy.signal import lfilter
+
     return lfilter(hemodynamic_response(), 1.0, signal, axis=0)
 
 
@@ -160,6 +162,8 @@ def signal(name: str, words: Words) -> Array:
 
 def noise(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """Unit-variance noise, autocorrelated over rows (first order)."""
+    from scipy.signal import lfilter
+
     white = rng.standard_normal(shape, dtype=np.float32)
     white[0] /= np.sqrt(1 - NOISE_AR**2)
     white *= np.float32(np.sqrt(1 - NOISE_AR**2))

@@ -1,4 +1,4 @@
-"""LeBel et al. (2023), Scientific Data 10, 555: OpenNeuro's ds003020 as it is published.
+"""The LeBel data set: OpenNeuro's ds003020 as it is published (LeBel et al. 2023, Scientific Data 10, 555).
 
     derivative/preprocessed_data/UTS03/<story>.hf5    data (rows, voxels); the test story also individual_repeats
     derivative/TextGrids/<story>.TextGrid             tier 0 phones, tier 1 words

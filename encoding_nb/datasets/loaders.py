@@ -11,7 +11,7 @@ from typing import Any
 
 from .._validation import require_path
 from ..assembly import Assembly
-from . import alice, hdf5, lebel, litcoder
+from . import alice, demo, hdf5, lebel, litcoder
 from ._download import is_downloaded
 from .hdf5 import save_assembly
 
@@ -45,8 +45,8 @@ def load_assembly(
     stories : names, optional
         Keep only these, in the data set's order; for ds003020 also "litcoder" or "authors".
     options
-        What the kind of data takes besides: ``repeats`` and ``nan`` (`lebel.load`), ``context_type`` and
-        ``surface`` (`litcoder.load`), ``radius_mm`` and ``detrend`` (`alice.load`).
+        What the kind of data takes besides, see `load` in its file: ``repeats`` and ``nan`` (`datasets/lebel.py`),
+        ``context_type`` and ``surface`` (`datasets/litcoder.py`), ``radius_mm`` and ``detrend`` (`datasets/alice.py`).
 
     Returns
     -------
@@ -112,8 +112,6 @@ def _check_options(known: Iterable[str], given: Mapping[str, Any], name: str) ->
 
 
 def _load_demo(given: Mapping[str, Any]) -> Assembly:
-    from . import demo  # scipy's signal module takes longer to import than other data to open
-
     _check_options(("stories",), given, "demo")
     assembly = demo.load()
     return _only(assembly, given["stories"]) if "stories" in given else assembly

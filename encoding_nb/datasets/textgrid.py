@@ -1,4 +1,10 @@
-"""The values that stand in the text of a Praat TextGrid, one after the other, whatever its encoding."""
+"""Praat TextGrids to words, in all three text forms and as they are found in published data.
+
+Why no library: those that are kept up do not read what is found. `textgrid` (github.com/kylebgorman/textgrid) raises
+an error where intervals overlap by rounding or have no length, `praatio` (github.com/timmahrt/praatIO) ends a tier
+without a word where a file is damaged, and neither reads the chronological form. Praat itself reads any of the three
+forms by one rule, which is short: see `Reader`.
+"""
 
 from __future__ import annotations
 

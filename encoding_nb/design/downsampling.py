@@ -1,4 +1,4 @@
-"""Features at the times of words, resampled to the times of TRs.
+"""Features of words, downsampled to TRs: Lanczos, sinc, averages, sums, last word, Gabor.
 
 Sums run in float64; what comes back has the precision of what was given (float64 stays float64, everything
 else is float32). A word's place among the TRs is decided by its time, or by split indices where given.
@@ -30,7 +30,7 @@ def downsample(
     freqs: Sequence[float] | None = None,
     sigma: float | None = None,
 ) -> Array:
-    """Features at the times of words, resampled to the times of TRs.
+    """Features of words, downsampled to TRs: Lanczos, sinc, averages, sums, last word, Gabor.
 
     Parameters
     ----------

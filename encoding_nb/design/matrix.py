@@ -1,7 +1,6 @@
-"""From features in time to the rows of a design matrix: downsample, delay, trim, standardise.
+"""From features on TRs to the rows of a design matrix: FIR delays, trimming, z-scores.
 
-Plain array functions. Rows are moments in time (words or TRs), columns are features. Downsampling has its own
-file and is to be had from here.
+Plain array functions. Rows are moments in time (TRs), columns are features.
 """
 
 from __future__ import annotations

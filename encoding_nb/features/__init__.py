@@ -3,7 +3,6 @@
 from .activations import (
     PROCESSINGS,
     ActivationSpec,
-    activation_steps,
     activations_cached,
     check_spec,
     default_memory,
@@ -21,8 +20,9 @@ from .spaces import (
     file_embeddings,
     is_cached,
     is_vector_file,
-    joined_steps,
+    joined_features,
     stored_contexts,
+    story_features,
     word_rate,
 )
 from .tokens import CONTEXT_TYPES, context_windows, tokenize_words
@@ -36,7 +36,6 @@ __all__ = [
     "JoinedFeatures",
     "ModelError",
     "ModelInfo",
-    "activation_steps",
     "activations_cached",
     "available_models",
     "cache_info",
@@ -47,7 +46,7 @@ __all__ = [
     "file_embeddings",
     "is_cached",
     "is_vector_file",
-    "joined_steps",
+    "joined_features",
     "layer_activations",
     "load_tokenizer",
     "model_folder",
@@ -55,6 +54,7 @@ __all__ = [
     "prune_cache",
     "store_folder",
     "stored_contexts",
+    "story_features",
     "token_embeddings",
     "tokenize_words",
     "word_rate",

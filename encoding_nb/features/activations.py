@@ -1,15 +1,15 @@
 """A language model's activations for the words of a story, kept on disk for the next time.
 
-Token windows (`stimuli`) go through a model (`models`, `loading`, `extraction`), and what comes out is kept
-layer by layer (`activation_cache`): the first call for a story costs passes through the model, every other
-layer of it and every later call only reads a file.
+Token windows (`tokens`) go through a model (`models`, `language_model`), and the activations are kept layer by
+layer (`cache`): the first call for a story costs passes through the model, every other layer of it and every
+later call only reads a file.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import _progress
+from .. import _machine, _progress
 from .cache import STORAGES, entry_path, read_layer, store_folder, write_layer
 from .language_model import (
     DTYPES,
     choose_device,
     extract,
     first_token,
-    free_bytes,
     load_model,
     load_tokenizer,
     refuse_unknown_device,
@@ -47,7 +46,7 @@ class ActivationSpec:
     ----------
     model_name : a TransformerLens or hub name, a local Hugging Face folder, or "demo"
     lookback : tokens of context, the word's own included and BOS not
-    context_type : one of `stimuli.CONTEXT_TYPES`
+    context_type : one of `tokens.CONTEXT_TYPES`
     last_token : the window's last token (True) or the mean over the window, BOS included (False)
     stride : tokens, for context_type "strided"
     processing : "raw", the published weights; "litcoder", what LITcoder's folded and centred model gives
@@ -77,7 +76,7 @@ class ActivationSpec:
 
 
 def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) -> dict[str, str]:
-    """What stands against these activations: {field: one sentence}, empty when nothing does.
+    """Problems of these activations: {field: one sentence}, empty where there are none.
 
     Reads the model's configuration, not its weights.
 
@@ -149,7 +148,7 @@ def _check_window(spec: ActivationSpec, info: ModelInfo) -> dict[str, str]:
 
 
 def device_problem(device: str) -> str | None:
-    """One sentence on a device that is unknown or not there; None where nothing stands against it."""
+    """One sentence on a device that is unknown or not there; None where it can be used."""
     try:
         choose_device(device)
     except ModelError as error:
@@ -287,7 +286,7 @@ def activations_cached(
 # ---------------------------------------------------------------------- activations
 
 
-def activation_steps(
+def layer_activations(
     words: Sequence[str],
     spec: ActivationSpec,
     *,
@@ -295,8 +294,9 @@ def activation_steps(
     memory: Any = None,
     contexts: Sequence[str] | None = None,
     device: str = "auto",
-) -> Generator[tuple[int, int], None, Array]:
-    """A layer's activations of every word, as a generator that can be stopped between batches.
+    progress: _progress.Count | None = None,
+) -> Array:
+    """A layer's activations of every word of a story.
 
     Parameters
     ----------
@@ -309,10 +309,9 @@ def activation_steps(
     contexts : (n_words,) str, optional
         Windows that came with the data, in place of `spec`'s lookback and context type.
     device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
-
-    Yields
-    ------
-    (done, total) tokens, at least once a second or window
+    progress : function, optional
+        Called with (done, total) tokens after every batch, at least once a second or window. What it raises ends
+        the work, and this call then writes nothing to `memory`.
 
     Returns
     -------
@@ -326,18 +325,21 @@ def activation_steps(
     TypeError
         No ActivationSpec.
     """
+    progress = _progress.ignore if progress is None else progress
     _refuse(spec, layer_idx, stored=contexts is not None, device=device)
     asked, folder = _ask(words, spec, contexts), store_folder(memory)
     _warn_without_window(words, asked.windows)
     kept = read_layer(folder, asked.key, layer_idx) if folder else None
     if kept is not None:
-        yield 1, 1
+        progress(1, 1)
         return _processed(kept, spec, asked.info)
-    yield 0, 1
+    progress(0, 1)
     layers = range(asked.info.n_layers + 1) if folder else range(layer_idx, layer_idx + 1)
     _refuse_too_many(len(words), layers, asked.info)
     model = load_model(asked.info, dtype=spec.dtype, device=choose_device(device))
-    arrays = yield from extract(model, asked.windows, layers, bos=asked.bos, last_token=spec.last_token)
+    arrays = extract(
+        model, asked.windows, layers, bos=asked.bos, last_token=spec.last_token, progress=progress
+    )
     arrays = {
         layer: _stored(array, spec, layer) for layer, array in arrays.items() if np.isfinite(array).all()
     }
@@ -351,34 +353,6 @@ def activation_steps(
     return _processed(arrays[layer_idx], spec, asked.info)
 
 
-def layer_activations(
-    words: Sequence[str],
-    spec: ActivationSpec,
-    *,
-    layer_idx: int,
-    memory: Any = None,
-    contexts: Sequence[str] | None = None,
-    device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
-) -> Array:
-    """`activation_steps` run to its end; `progress(done, total)` is called at every step.
-
-    Returns
-    -------
-    array, (n_words, d_model), float32
-    """
-    steps = activation_steps(
-        words, spec, layer_idx=layer_idx, memory=memory, contexts=contexts, device=device
-    )
-    while True:
-        try:
-            done = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if progress is not None:
-            progress(*done)
-
-
 def _warn_without_window(words: Sequence[str], windows: Windows) -> None:
     lost = [i for i in np.flatnonzero(windows.segment < 0) if str(words[i]).strip()]
     if lost:
@@ -390,8 +364,8 @@ def _warn_without_window(words: Sequence[str], windows: Windows) -> None:
 
 
 def _refuse_too_many(n_words: int, layers: range, info: ModelInfo) -> None:
-    needed, free = 2 * len(layers) * n_words * info.d_model * 4, free_bytes()
-    if free is not None and needed > free:
+    needed, free = 2 * len(layers) * n_words * info.d_model * 4, _machine.free_memory()
+    if needed > free:
         raise ModelError(
             f"{len(layers)} layers of {n_words} words at width {info.d_model} need {needed / 1e9:.1f} GB and "
             f"{free / 1e9:.1f} GB of memory are free; restart other kernels or take a smaller model."

@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,12 +24,18 @@ from typing import Any
 
 import numpy as np
 
-from .._machine import free_memory
+from .. import _machine, _progress
 from .models import ModelError, ModelInfo, identity, said
 from .tokens import Windows
 
+Array = np.ndarray
+
 HALF_PRECISION = ("float16", "bfloat16")
 DTYPES = ("float32", *HALF_PRECISION)
+
+# At most this long between two calls of `progress`, where a single window does not take longer: short enough to see
+# progress and to cancel, and long enough that the weights are read from memory for several windows at a time.
+STEP_SECONDS = 1.0
 
 # transformers fills its modules while they are first used, and a second thread that comes by meanwhile
 # finds them half made (two panels, or a panel and a cell).
@@ -85,7 +91,7 @@ def forget_models() -> None:
 
 
 def _refuse_too_large(info: ModelInfo, dtype: str, device: str) -> None:
-    free = free_bytes(device)
+    free = _free_bytes(device)
     needed = int((info.n_parameters or 0) * (2 if dtype in HALF_PRECISION else 4) * 1.35)
     if free is not None and needed > free:
         raise ModelError(
@@ -94,13 +100,13 @@ def _refuse_too_large(info: ModelInfo, dtype: str, device: str) -> None:
         )
 
 
-def free_bytes(device: str = "cpu") -> int | None:
-    """Memory that can still be taken: of the GPU, or of this machine or container; None where unknown."""
+def _free_bytes(device: str) -> int | None:
+    """Free memory of the GPU, or of this machine or container; None where unknown."""
     if device != "cpu":
         import torch
 
         return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None
-    return free_memory()
+    return _machine.free_memory()
 
 
 def refuse_unknown_device(device: Any) -> None:
@@ -381,16 +387,18 @@ def _is_causal(bridge: Any, device: str) -> bool:
     return bool((short - long).norm() <= rounding * short.norm())
 
 
-Array = np.ndarray
-
-# at most this long between two steps, where a single window does not take longer: progress is seen and a stop
-# is heard soon, and yet the weights are read from memory for several windows at a time
-STEP_SECONDS = 1.0
+# ---------------------------------------------------------------------- passes over windows
 
 
 def extract(
-    model: LoadedModel, windows: Windows, layers: range, *, bos: int | None, last_token: bool
-) -> Generator[tuple[int, int], None, dict[int, Array]]:
+    model: LoadedModel,
+    windows: Windows,
+    layers: range,
+    *,
+    bos: int | None,
+    last_token: bool,
+    progress: _progress.Count | None = None,
+) -> dict[int, Array]:
     """Activations of all windows, batch by batch.
 
     Parameters
@@ -403,15 +411,14 @@ def extract(
         Token put in front of every window.
     last_token : bool
         The window's last token, else the mean over the window and `bos`.
-
-    Yields
-    ------
-    (done, total) tokens
+    progress : function, optional
+        Called with (done, total) tokens after every batch, while the model has no hooks.
 
     Returns
     -------
     {layer: array (n_words, d_model)}, float32; 0 for words without a window
     """
+    progress = _progress.ignore if progress is None else progress
     windows = windows if model.causal else windows.one_by_one()
     lengths = np.array([len(segment) for segment in windows.segments], dtype=int) + (bos is not None)
     words_of = _words_by_segment(windows)
@@ -435,7 +442,7 @@ def extract(
             continue
         batches.took(batch, time.monotonic() - started)
         done += int(lengths[batch].sum())
-        yield done, total
+        progress(done, total)
     return arrays
 
 
@@ -492,7 +499,7 @@ def _fits(read: Callable[[Array], None], batch: Array) -> bool:
 
 def _most_tokens(model: LoadedModel) -> int:
     """Tokens of a batch that should fit in memory: beyond some thousands nothing is gained on a CPU."""
-    free = free_bytes(model.device) or 1 << 30
+    free = _free_bytes(model.device) or 1 << 30
     config = model.bridge.cfg
     width = max(int(getattr(config, "d_mlp", 0) or 0), 4 * int(config.d_model))
     per_token = 4 * (6 * width + 4 * int(getattr(config, "n_heads", 1) or 1) * 1024)

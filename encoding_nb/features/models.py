@@ -1,9 +1,7 @@
-"""Language models by name: where their files lie, their sizes, and what the hub says of them.
+"""Language models by name: their folders, sizes and identity, and downloads from the Hugging Face hub.
 
-The hub is asked only where a network is there: nobody waits for one that is not.
-
-A name is resolved to a folder on this machine first, and the hub is asked only when that fails and a network
-is there: nobody waits for one that is not.
+A name is looked up on this machine first. The hub is asked only when that fails and there is a network, so that
+nobody waits for a network that is not there.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The feature spaces of a story, sampled at its TRs.
 
-A space is a function from a story to an array; which ones there are stands in `FEATURE_SPACES`.
+A space is a function from a story to an array; `FEATURE_SPACES` lists them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ import numpy as np
 from .. import _progress
 from ..assembly import Story, Words
 from ..design import downsample
-from .activations import ActivationSpec, activation_steps, token_embeddings
+from .activations import ActivationSpec, layer_activations, token_embeddings
 from .activations import activations_cached as _activations_cached
 from .word_vectors import read_word_vectors
 
 Array = np.ndarray
-Steps = Generator[tuple[int, int], None, Array]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class FeatureSpec:
     ----------
     modality : one of `FEATURE_SPACES`
     activation : for "language_model"
-    layer_idx : for "language_model": residual stream, see `activations.activation_steps`
+    layer_idx : for "language_model": residual stream, see `activations.layer_activations`
     embedding : for "embeddings": a model's name (its input embedding) or a file of word vectors
     use_stored_contexts : for "language_model": windows that came with the data, in place of the lookback
     """
@@ -44,7 +43,7 @@ class FeatureSpec:
     use_stored_contexts: bool = False
 
 
-def feature_steps(
+def story_features(
     story: Story,
     spec: FeatureSpec,
     *,
@@ -52,8 +51,21 @@ def feature_steps(
     downsample_options: Mapping[str, Any] | None = None,
     memory: Any = None,
     device: str = "auto",
-) -> Steps:
-    """A story's features on its TRs, as a generator of (done, total) that returns the array.
+    progress: _progress.Count | None = None,
+) -> Array:
+    """A story's features on its TRs.
+
+    Parameters
+    ----------
+    story : Story
+    spec : FeatureSpec
+    downsample_method, downsample_options : method and options of `design.downsample`
+    memory : joblib.Memory or path, optional
+        Where a language model's activations are kept.
+    device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
+    progress : function, optional
+        Called with (done, total) in the space's own unit, see `activations.layer_activations`. What it raises ends
+        the work, and is raised here as it is.
 
     Returns
     -------
@@ -62,33 +74,27 @@ def feature_steps(
     Raises
     ------
     ValueError
-        Naming the story: an unknown modality, or what the space itself refuses.
+        With the story's name: what the space itself refuses. Without it: an unknown modality.
     """
     if spec.modality not in FEATURE_SPACES:
         raise ValueError(f"Unknown modality {spec.modality!r}; choose one of {', '.join(FEATURE_SPACES)}.")
+    from_progress: list[ValueError] = []
+
+    def report(done: int, total: int) -> None:
+        try:
+            if progress is not None:
+                progress(done, total)
+        except ValueError as error:
+            from_progress.append(error)
+            raise
+
+    options = dict(downsample_options or {})
     try:
-        return (
-            yield from FEATURE_SPACES[spec.modality](
-                story, spec, downsample_method, dict(downsample_options or {}), memory, device
-            )
-        )
+        return FEATURE_SPACES[spec.modality](story, spec, downsample_method, options, memory, device, report)
     except ValueError as error:
-        if str(error).startswith(f"{story.name}:"):
+        if error in from_progress or str(error).startswith(f"{story.name}:"):
             raise
         raise type(error)(f"{story.name}: {error}") from error
-
-
-def story_features(story: Story, spec: FeatureSpec, **options: Any) -> Array:
-    """`feature_steps` run to its end: (n_trs, n_features)."""
-    return _drained(feature_steps(story, spec, **options))
-
-
-def _drained(steps: Generator[Any, None, Any]) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 def is_cached(story: Story, spec: FeatureSpec, *, memory: Any = None) -> bool:
@@ -128,17 +134,24 @@ def stored_contexts(story: Story, spec: FeatureSpec) -> tuple[str, ...] | None:
 
 
 def _language_model(
-    story: Story, spec: FeatureSpec, method: str, options: dict[str, Any], memory: Any, device: str
-) -> Steps:
+    story: Story,
+    spec: FeatureSpec,
+    method: str,
+    options: dict[str, Any],
+    memory: Any,
+    device: str,
+    progress: _progress.Count,
+) -> Array:
     if spec.activation is None:
         raise ValueError("a language model's features need FeatureSpec(activation=ActivationSpec(...)).")
-    words = yield from activation_steps(
+    words = layer_activations(
         story.words.text,
         spec.activation,
         layer_idx=spec.layer_idx,
         memory=memory,
         contexts=stored_contexts(story, spec),
         device=device,
+        progress=progress,
     )
     return downsample(words, story.words.times, story.tr_times, method=method, **options)
 
@@ -155,25 +168,37 @@ def word_rate(words: Words, tr_times: Array) -> Array:
 
 
 def _wordrate(
-    story: Story, spec: FeatureSpec, method: str, options: dict[str, Any], memory: Any, device: str
-) -> Steps:
-    yield 1, 1
+    story: Story,
+    spec: FeatureSpec,
+    method: str,
+    options: dict[str, Any],
+    memory: Any,
+    device: str,
+    progress: _progress.Count,
+) -> Array:
+    progress(1, 1)
     return word_rate(story.words, story.tr_times)
 
 
 def _embeddings(
-    story: Story, spec: FeatureSpec, method: str, options: dict[str, Any], memory: Any, device: str
-) -> Steps:
+    story: Story,
+    spec: FeatureSpec,
+    method: str,
+    options: dict[str, Any],
+    memory: Any,
+    device: str,
+    progress: _progress.Count,
+) -> Array:
     if not spec.embedding:
         raise ValueError(
             "embeddings need FeatureSpec(embedding=...), a model's name or a file of word vectors."
         )
-    yield 0, 1
+    progress(0, 1)
     if is_vector_file(spec.embedding):
         words = file_embeddings(story.words.text, spec.embedding)
     else:
         words = token_embeddings(story.words.text, spec.embedding, device=device)
-    yield 1, 1
+    progress(1, 1)
     return downsample(words, story.words.times, story.tr_times, method=method, **options)
 
 
@@ -202,7 +227,8 @@ def file_embeddings(words: Sequence[str], path: str | Path) -> Array:
     return np.stack([vectors.get(word, nothing) for word in words])
 
 
-FEATURE_SPACES: dict[str, Callable[..., Steps]] = {
+# (story, spec, downsample_method, downsample_options, memory, device, progress) -> (n_trs, n_features)
+FEATURE_SPACES: dict[str, Callable[..., Array]] = {
     "language_model": _language_model,
     "wordrate": _wordrate,
     "embeddings": _embeddings,
@@ -235,36 +261,42 @@ class JoinedFeatures:
         }
 
 
-def joined_steps(
-    story: Story, specs: Mapping[str, FeatureSpec], **options: Any
-) -> Generator[tuple[int, int], None, JoinedFeatures]:
-    """Several named spaces of a story, one after the other; `options` as for `feature_steps`.
+def joined_features(
+    story: Story,
+    specs: Mapping[str, FeatureSpec],
+    *,
+    progress: _progress.Count | None = None,
+    **options: Any,
+) -> JoinedFeatures:
+    """Several named spaces of a story, one after the other.
 
-    Yields
-    ------
-    (done, total), each space counting as much as any other
+    Parameters
+    ----------
+    story : Story
+    specs : {name: FeatureSpec}
+    progress : function, optional
+        Called with (done, total), each space counting as much as any other.
+    options : of `story_features`
 
     Returns
     -------
     JoinedFeatures, columns in the order of `specs`
+
+    Raises
+    ------
+    ValueError
+        No spaces, and as `story_features`.
     """
     if not specs:
         raise ValueError(f"{story.name}: expected at least one feature space to join, got none.")
     parts: dict[str, Array] = {}
-    for i, (name, spec) in enumerate(specs.items()):
-        steps = feature_steps(story, spec, **options)
-        while True:
-            try:
-                done, total = next(steps)
-            except StopIteration as stop:
-                parts[name] = stop.value
-                break
-            yield 100 * i + 100 * done // max(total, 1), 100 * len(specs)
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(100 * len(parts) + 100 * done // max(total, 1), 100 * len(specs))
+
+    for name, spec in specs.items():
+        parts[name] = story_features(story, spec, progress=report, **options)
     return JoinedFeatures(
         np.hstack(list(parts.values())), {name: part.shape[1] for name, part in parts.items()}
     )
-
-
-def joined_features(story: Story, specs: Mapping[str, FeatureSpec], **options: Any) -> JoinedFeatures:
-    """`joined_steps` run to its end."""
-    return _drained(joined_steps(story, specs, **options))

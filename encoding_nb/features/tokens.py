@@ -1,4 +1,4 @@
-"""What was heard: TextGrids to words, and words to the token windows a language model reads.
+"""The words of a story as the token windows that a language model reads.
 
 A window is the stretch of tokens a model sees for one word: it ends with the word's last token. Windows that
 begin at the same token share a *segment*, so that a causal model reads it once for all of them.

@@ -142,11 +142,11 @@ class NestedCVModel:
         normalpha : alphas are in units of the largest singular value of the rows that are fitted
         alpha_fdr : false discovery rate
         use_gpu : on a CUDA GPU where there is one
-        single_alpha, use_corr : see `ridge.ridge_steps`
+        single_alpha, use_corr : see `ridge.ridge_cv`
         normalize_features, normalize_targets : z-score by mean and deviation of the training rows
         singcutoff : as LITcoder's default it changes nothing; larger ones are refused
         folds : pairs of (train, test) row numbers in place of the inner folds, with a test set only
-        seed : of folds that are dealt at random
+        seed : of folds made at random
 
         Returns
         -------

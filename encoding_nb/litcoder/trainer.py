@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from .. import features, pipeline, records
+from .._progress import Count
 from .._validation import as_mapping, as_whole, refuse_unknown
 from ..assembly import Array, Assembly, Story
 from ..design import Trimming, words_to_trs
@@ -26,17 +27,18 @@ from .model import PREDICTION_FLOOR, FitOptions, NestedCVModel, litcoder_metrics
 class StoredBoundaries(pipeline.Inputs):
     """What a run reads when words belong to TRs by `Story.extras["split_indices"]`."""
 
-    def sampled_steps(
-        self, story: Story, settings: Settings, *, memory: Any = None
-    ) -> Generator[tuple[int, int], None, features.JoinedFeatures]:
-        """As `matrices.sampled_steps`, with the story's own boundaries."""
-        return features.joined_steps(
+    def sampled(
+        self, plan: pipeline.Plan, story: Story, progress: Count | None = None
+    ) -> features.JoinedFeatures:
+        """As `pipeline.sample_story`, with the story's own boundaries."""
+        return features.joined_features(
             story,
-            settings.feature_specs,
-            downsample_method=settings.downsample_method,
+            plan.specs,
+            downsample_method=plan.settings.downsample_method,
             downsample_options={"split_indices": stored_boundaries(story)},
-            memory=memory,
-            device=settings.device,
+            memory=plan.memory,
+            device=plan.settings.device,
+            progress=progress,
         )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import ipywidgets as widgets
 
+from .. import datasets
 from .._progress import Progress
 from ..assembly import Assembly
 from ..pipeline import split_stories
@@ -114,12 +115,10 @@ def _existing(path: str, kind: str) -> str:
     return str(found)
 
 
-def opening_steps(source: str, options: dict[str, Any]) -> Generator[Progress, None, Assembly]:
-    """Load a data set, as steps for a worker."""
-    from ..datasets import load_assembly
-
-    yield Progress("features", 0, 1, 0.0, f"opening {source}")
-    return load_assembly(source, **options)
+def open_data(source: str, options: dict[str, Any], *, progress: Callable[[Progress], None]) -> Assembly:
+    """Load a data set; `progress` is called once, before that."""
+    progress(Progress("features", 0, 1, 0.0, f"opening {source}"))
+    return datasets.load_assembly(source, **options)
 
 
 class StoriesField(widgets.VBox):

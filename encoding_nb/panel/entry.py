@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..assembly import Assembly, require_assembly
+from ..datasets import load_assembly
 from ..features import store_folder
 from ..records import check_results_dir
 from ..settings import Settings, require_settings
@@ -59,8 +60,6 @@ def control_panel(
     store_folder(memory)  # which refuses what is neither a Memory nor a folder
     results_dir = Path("results") if results_dir is None else check_results_dir(results_dir)
     if assembly is None:
-        from ..datasets import load_assembly
-
         assembly = load_assembly("demo")
     runs = runs_named(name, assembly, memory)
     asked = (str(results_dir), settings, compact)

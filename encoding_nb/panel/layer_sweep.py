@@ -1,8 +1,8 @@
-"""A fit of every layer of a model, as steps for a worker, and what it says about voxels. No widgets here."""
+"""A fit of every layer of a model, and which layer predicts each voxel best. No widgets here."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from ..assembly import Array, Assembly
 from ..features import model_info
 from ..pipeline import Result
 from ..settings import Settings
-from ..sweep import SweepFailure, sweep_steps
+from ..sweep import SweepFailure, SweepProgress, run_sweep
 
 # a sweep's stages, by the names that a fit's stages have in the panel
 STAGE_OF = {"activations": "features", "responses": "design", "fits": "ridge"}
@@ -32,10 +32,25 @@ class LayerDone:
     overall: float
 
 
-def layer_steps(
-    assembly: Assembly, settings: Settings, *, memory: Any
-) -> Generator[Progress | LayerDone, None, dict[int, Result]]:
-    """Fit every layer of the model, what they share done once; yields progress and each layer as it is done.
+def fit_layers(
+    assembly: Assembly,
+    settings: Settings,
+    *,
+    memory: Any,
+    progress: Callable[[Progress | LayerDone], None],
+) -> dict[int, Result]:
+    """Fit every layer of the model; what they share is done once.
+
+    Parameters
+    ----------
+    assembly, settings
+        `settings.layer_idx` has no effect.
+    memory : joblib.Memory
+    progress : called with every step, and with a `LayerDone` when a layer is done
+
+    Returns
+    -------
+    {layer: Result without time courses}
 
     Raises
     ------
@@ -43,17 +58,17 @@ def layer_steps(
         A layer whose fit failed, with its own message.
     """
     layers = range(model_info(settings.model_name).n_layers + 1)
-    grid = [replace(settings, layer_idx=layer) for layer in layers]
     found: dict[int, Result] = {}
-    steps = sweep_steps(assembly, grid, memory=memory, n_jobs=1)
-    try:
-        for step in steps:
-            if isinstance(step.result, SweepFailure):
-                raise LayerError(f"Layer {layers[step.number]}: {step.result.error}")
-            if step.result is not None:
-                found[layers[step.number]] = without_courses(step.result)
-                yield LayerDone(layers[step.number], found[layers[step.number]], step.overall)
-            yield Progress(
+
+    def tell(step: SweepProgress) -> None:
+        if isinstance(step.result, SweepFailure):
+            raise LayerError(f"Layer {layers[step.number]}: {step.result.error}")
+        if step.result is not None:
+            layer = layers[step.number]
+            found[layer] = without_courses(step.result)
+            progress(LayerDone(layer, found[layer], step.overall))
+        progress(
+            Progress(
                 STAGE_OF[step.stage],
                 step.done,
                 step.total,
@@ -61,8 +76,10 @@ def layer_steps(
                 f"{len(found)} of {len(layers)} layers done, {step.detail}",
                 step.seconds_left,
             )
-    finally:
-        steps.close()
+        )
+
+    grid = [replace(settings, layer_idx=layer) for layer in layers]
+    run_sweep(assembly, grid, memory=memory, n_jobs=1, progress=tell)
     return found
 
 

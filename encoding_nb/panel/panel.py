@@ -6,7 +6,7 @@ in the kernel, so a page that is loaded again, or a cell that is run again, show
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from ..pipeline import Result
 from ..settings import Settings, SettingsError
 from .background import Latest
 from .controls import Controls
-from .data_controls import opening_steps
+from .data_controls import open_data
 from .download import Download
 from .gate import Gate
-from .layer_sweep import LayerDone, layer_steps
+from .layer_sweep import LayerDone, fit_layers
 from .model_lookup import ModelLookup
 from .page import tooltips
 from .progress_view import ENDED, ProgressView, explained
@@ -34,6 +34,7 @@ from .saving import Saving, saved_sentence
 from .still import Still, with_picture
 from .theme import style_sheet
 from .warning_notes import notes_html
+from .worker import Tell
 
 BUSY = "Something is running already; cancel it or wait for its end."
 
@@ -147,14 +148,14 @@ class ControlPanel(widgets.VBox):
 
     def fit(self) -> None:
         """Start a fit in a thread and return; `join` waits for it. Refused while something is running."""
-        self._start("fit", lambda settings: self._fit_steps(settings))
+        self._start("fit", self._fit)
 
     def sweep(self) -> None:
         """Start a fit of every layer, with the settings as they stand otherwise."""
         if "language_model" not in self._spaces():
             self._progress.answer(NO_SWEEP)
             return
-        self._start("sweep", lambda settings: layer_steps(self.assembly, settings, memory=self._runs.memory))
+        self._start("sweep", self._fit_layers)
 
     def open_data(self, source: str, options: dict[str, Any]) -> None:
         """Load another data set in a thread; refused while something is running."""
@@ -162,7 +163,7 @@ class ControlPanel(widgets.VBox):
             self._controls.data.show_problem(BUSY)
             return
         self._progress.begin(f"Opening {source}.")
-        if not self._runs.start("open", opening_steps(source, options)):
+        if not self._runs.start("open", lambda tell: open_data(source, options, progress=tell)):
             self._controls.data.show_problem(BUSY)
         self._gate.allow()
 
@@ -211,7 +212,7 @@ class ControlPanel(widgets.VBox):
 
     # ------------------------------------------------------------------ running
 
-    def _start(self, kind: str, steps_of: Any) -> bool:
+    def _start(self, kind: str, work: Callable[[Settings, Tell], Any]) -> bool:
         if self._runs.running:
             self._progress.answer(BUSY)
             return False
@@ -226,21 +227,22 @@ class ControlPanel(widgets.VBox):
         self._progress.begin("Starting.")
         if kind == "sweep":
             self._results.layers.begin()
-        if not self._runs.start(kind, steps_of(settings), settings):
+        if not self._runs.start(kind, lambda tell: work(settings, tell), settings):
             self._progress.answer(BUSY)
             return False
         self._show_notes()
         self._gate.allow()
         return True
 
-    def _fit_steps(self, settings: Settings) -> Generator[Progress, None, Result]:
-        """The run, and the map ready to be shown: both belong to what Fit does, and both may fail."""
+    def _fit(self, settings: Settings, tell: Tell) -> Result:
+        """The run; its map is drawn when it has ended, which is the last part of what Fit does."""
         runs = self._runs
-        result = yield from pipeline.run_steps(
-            runs.assembly, settings, memory=runs.memory, inputs=runs.inputs
-        )
-        yield Progress("scores", 1, 1, 0.98, "drawing the map")
+        result = pipeline.run(runs.assembly, settings, memory=runs.memory, inputs=runs.inputs, progress=tell)
+        tell(Progress("scores", 1, 1, 0.98, "drawing the map"))
         return result
+
+    def _fit_layers(self, settings: Settings, tell: Tell) -> dict[int, Result]:
+        return fit_layers(self.assembly, settings, memory=self._runs.memory, progress=tell)
 
     def _attach(self) -> None:
         """Show what the runs hold already: the panel may be made in the midst of one."""

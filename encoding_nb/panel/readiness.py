@@ -41,7 +41,6 @@ class Readiness(widgets.VBox):
         self._reason = widgets.HTML().add_class("enb-reason")
         self._estimate = widgets.HTML().add_class("enb-estimate")
         self._estimating = Latest(self._show_estimate, wait=0.2)
-        self._making_ready = Latest(self._make_ready, wait=0.1)
         super().__init__([self._reason, self._estimate])
 
     def examine(self, controls: Controls) -> dict[str, str]:
@@ -59,7 +58,7 @@ class Readiness(widgets.VBox):
             self._estimate.value = ""
             self._say_sweep("")
         else:
-            self._ask(settings)
+            self._estimating.ask(settings)
         return problems
 
     def shortage(self) -> dict[str, str]:
@@ -70,12 +69,7 @@ class Readiness(widgets.VBox):
     def estimate_anew(self) -> None:
         """Estimate the same settings again: what is cached has changed."""
         if self._runs.settings is not None:
-            self._ask(self._runs.settings)
-
-    def _ask(self, settings: Settings) -> None:
-        self._estimating.ask(settings)
-        self._runs.inputs.leave(settings)
-        self._making_ready.ask(settings)
+            self._estimating.ask(self._runs.settings)
 
     def say_why(self, labels: Sequence[str]) -> None:
         """Name the controls that keep Fit off."""
@@ -86,12 +80,8 @@ class Readiness(widgets.VBox):
         """Wait for the estimate, at most `timeout` seconds."""
         return self._estimating.join(timeout)
 
-    def made_ready(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being made ready for a fit, at most `timeout` seconds."""
-        return self._making_ready.join(timeout)
-
     def warm_up(self) -> None:
-        """Make ready in a thread what does not hang on the choices, while the person makes them."""
+        """Do in a thread what every fit on these data needs once, while the person looks at the settings."""
         threading.Thread(target=self._prepare, daemon=True).start()
 
     def _prepare(self) -> None:
@@ -100,15 +90,6 @@ class Readiness(widgets.VBox):
             pipeline.prepare(assembly, self._runs.settings, memory=self._runs.memory)
             if assembly.surface is not None:
                 brain.flat_mapper(assembly.surface)
-
-    def _make_ready(self, settings: Settings) -> None:
-        """Make what a fit with these settings will want, while the person looks at them."""
-        runs = self._runs
-        if runs.running or runs.settings != settings:
-            return
-        steps = pipeline.prepare_steps(runs.assembly, settings, runs.inputs, memory=runs.memory)
-        with suppress(Exception), listening(lambda _: None):  # said, like an error, when Fit meets it
-            runs.inputs.prepare(settings, steps)
 
     def _show_estimate(self, settings: Settings) -> None:
         short: dict[str, str] = {}

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .._progress import Progress
 from ..assembly import Array, Assembly
-from ..pipeline import KeptInputs, Result
+from ..pipeline import KeptResponses, Result
 from ..settings import Settings
 from .layer_sweep import LayerDone, best_layers, run_label, same_but_layer, without_courses
 from .warning_notes import listening
-from .worker import Worker
+from .worker import Job, Tell, Worker
 
 LOG = logging.getLogger(__name__)
 # A cancelled run is let go after this many seconds: what it is in the midst of ends by itself, unheard.
@@ -45,7 +45,7 @@ class Runs:
     ----------
     assembly : Assembly, as given to `control_panel` or opened in the panel since
     memory : as given to `control_panel`
-    inputs : what fits on these data leave for the next
+    inputs : the responses that the last fit on these data used, for the next
     given : Assembly, as given to `control_panel`
     settings : Settings, as the controls stood last
     kind : what is running or ran last: "fit", "sweep", "open"
@@ -67,7 +67,7 @@ class Runs:
 
     assembly: Assembly
     memory: Any = None
-    inputs: KeptInputs = field(default_factory=KeptInputs, repr=False)
+    inputs: KeptResponses = field(default_factory=KeptResponses, repr=False)
     settings: Settings | None = None
     kind: str = ""
     run_settings: Settings | None = None
@@ -140,35 +140,32 @@ class Runs:
 
     # ------------------------------------------------------------------ one run
 
-    def start(self, kind: str, steps: Generator[Any, None, Any], settings: Settings | None = None) -> bool:
-        """Begin a run in a thread; False, and nothing is begun, while another is in progress."""
+    def start(self, kind: str, job: Job, settings: Settings | None = None) -> bool:
+        """Begin `job(tell)` in a thread; False, and nothing is begun, while another is in progress."""
         with self._lock:
             if self.running:
                 return False
             self.kind, self.step, self.outcome, self.error = kind, None, "", None
-            self.run_settings, self.run_assembly, self.notes = settings, self.assembly, []
+            self.run_settings, self.run_assembly = settings, self.assembly
+            self.notes = notes = []
             if kind == "sweep":
                 self.layers, self.swept_whole = {}, False
             self._over = threading.Event()
             self._worker = worker = Worker(
-                self._after_the_last(steps, self.notes),
+                lambda tell: self._after_the_last(job, tell, notes),
                 on_progress=lambda step: self._progressed(worker, step),
                 on_end=self._ended,
             )
-        if kind != "fit":
-            self.inputs.leave(None)
         worker.start()
         return True
 
-    def _after_the_last(
-        self, steps: Generator[Any, None, Any], notes: list[str]
-    ) -> Generator[Any, None, Any]:
-        """The steps, once a run that was cancelled has truly ended: two at once could fill the memory."""
+    def _after_the_last(self, job: Job, tell: Tell, notes: list[str]) -> Any:
+        """The job, once a run that was cancelled has truly ended: two at once could fill the memory."""
         while self._leaving is not None and not self._leaving.join(0.1):
-            yield Progress("features", 0, 1, 0.0, "waiting for the end of what was cancelled")
+            tell(Progress("features", 0, 1, 0.0, "waiting for the end of what was cancelled"))
         self._leaving = None
         with listening(lambda sentence: self._note(notes, sentence)):
-            return (yield from steps)
+            return job(tell)
 
     def cancel(self) -> bool:
         """Stop the run at its next step, and stop waiting for it soon; False when none is in progress."""
@@ -249,7 +246,7 @@ class Runs:
                 self.best = BestLayer(values, tuple(sorted(value)), self.run_settings, self.run_assembly)
         elif self.kind == "open":
             self.assembly, self.layers, self.swept_whole = value, {}, False
-            self.inputs = KeptInputs()
+            self.inputs = KeptResponses()
             self.data_notes, self.notes = self.notes, []
 
     def remember(self, result: Result) -> None:

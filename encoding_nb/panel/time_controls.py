@@ -9,7 +9,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from .. import design
+from .. import design, plots
 from .._figures import new_axes
 from ..assembly import Assembly, Story
 from ..design import Trimming
@@ -211,8 +211,6 @@ class TrimmingControls(widgets.VBox):
             self._drawing.ask()
 
     def _draw(self) -> None:
-        from .. import plots
-
         try:
             trimming = self.value
         except SettingsError:

@@ -1,9 +1,10 @@
-"""What warnings say while the panel works, collected thread by thread.
+"""What warnings say while the panel works, each piece of work apart.
 
 `warnings.catch_warnings` changes the whole process, so that two threads disturb each other with it. Here the one
-function that shows a warning asks which thread raised it: those of threads that are listened to go to their
-listener, all others are shown as ever. A run's own notes (`Result.notes`) come from it; these are the others, of
-reading data, drawing and saving.
+function that shows a warning looks up who listens in the context that raised it (a `ContextVar`): a thread has a
+context of its own, and the threads that work for a run have a copy of the run's. Warnings that nobody listens to are
+shown as ever. A run's own notes (`Result.notes`) come from it; these are the others, of reading data, drawing and
+saving.
 """
 
 from __future__ import annotations
@@ -13,32 +14,28 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from html import escape
 from typing import Any
 
 PACKAGE = __name__.partition(".")[0]
-_LISTENERS: dict[int, Callable[[str], None]] = {}
+_LISTENER: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
 _INSTALLING = threading.Lock()
 
 
 @contextmanager
 def listening(listener: Callable[[str], None]) -> Iterator[None]:
-    """Give the text of each UserWarning that this thread raises to `listener`, in place of standard error.
+    """Give the text of each UserWarning that is raised in this block to `listener`, in place of standard error.
 
     The filters of `warnings` decide as ever which are raised; a warning that an earlier run raised counts as new.
     """
     _install()
     _forget_what_was_shown()
-    thread = threading.get_ident()
-    before = _LISTENERS.get(thread)
-    _LISTENERS[thread] = listener
+    token = _LISTENER.set(listener)
     try:
         yield
     finally:
-        if before is None:
-            _LISTENERS.pop(thread, None)
-        else:
-            _LISTENERS[thread] = before
+        _LISTENER.reset(token)
 
 
 def _install() -> None:
@@ -49,7 +46,7 @@ def _install() -> None:
             return
 
         def show(message: Any, category: type, *where: Any, **more: Any) -> None:
-            listener = _LISTENERS.get(threading.get_ident())
+            listener = _LISTENER.get()
             if listener is not None and issubclass(category, UserWarning):
                 listener(str(message))
             else:

@@ -1,37 +1,51 @@
 """One fit, from an assembly and settings to a `Result`."""
 
 from .clock import STAGES
-from .estimates import Estimate, bytes_needed, estimate
-from .kept_inputs import KeptInputs
-from .matrices import Inputs, feature_rows, response_rows, sampled_steps, stack_features, story_ceiling
-from .partitioning import design_matrices, partition
-from .plan import check, fit_shape, split_stories
-from .preparing import prepare, prepare_steps
+from .estimates import Estimate, bytes_needed, estimate, estimate_plan
+from .matrices import (
+    DesignMatrices,
+    Inputs,
+    KeptResponses,
+    design_matrices,
+    response_rows,
+    sample_story,
+    story_ceiling,
+    story_rows,
+    training_features,
+    training_responses,
+)
+from .partitioning import PartitionResult, partition
+from .plan import FitShape, Plan, Split, check, plan_run, split_stories
 from .result import IN_MEMORY, Result, to_code
-from .runs import run, run_steps
+from .runs import prepare, run
 
 __all__ = [
     "IN_MEMORY",
     "STAGES",
+    "DesignMatrices",
     "Estimate",
+    "FitShape",
     "Inputs",
-    "KeptInputs",
+    "KeptResponses",
+    "PartitionResult",
+    "Plan",
     "Result",
+    "Split",
     "bytes_needed",
     "check",
     "design_matrices",
     "estimate",
-    "feature_rows",
-    "fit_shape",
+    "estimate_plan",
     "partition",
+    "plan_run",
     "prepare",
-    "prepare_steps",
     "response_rows",
     "run",
-    "run_steps",
-    "sampled_steps",
+    "sample_story",
     "split_stories",
-    "stack_features",
     "story_ceiling",
+    "story_rows",
     "to_code",
+    "training_features",
+    "training_responses",
 ]

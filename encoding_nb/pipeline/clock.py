@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from .._progress import Progress
+from .._progress import Count, Progress
 
 STAGES = ("features", "design", "ridge", "scores")
 
 
 class Clock:
-    """Seconds by stage, the overall share done, and the time left in a stage."""
+    """Tells a run's progress, and keeps the seconds of each stage.
 
-    def __init__(self, shares: Mapping[str, float]) -> None:
+    Parameters
+    ----------
+    progress : called with each `Progress`
+    shares : {stage: its part of the run's time}, in any unit
+    """
+
+    def __init__(self, progress: Callable[[Progress], None], shares: Mapping[str, float]) -> None:
         self.seconds: dict[str, float] = {}
         total = sum(shares.values())
+        self._progress = progress
         self._shares = {stage: share / total for stage, share in shares.items()}
         self._stage = ""
 
@@ -28,19 +36,40 @@ class Clock:
         self.seconds[name] = time.monotonic() - self._started
 
     def so_far(self) -> dict[str, float]:
-        """Seconds of the finished stages and of the one that is running."""
+        """Seconds of the finished stages and of the running one."""
         return self.seconds | {self._stage: time.monotonic() - self._started}
 
-    def progress(
-        self, done: float, total: float, detail: str = "", *, at_once: tuple[float, float] = (0, 0)
-    ) -> Progress:
-        """Progress in the running stage; `at_once`: of `done` and of `total`, what takes no time worth counting."""
+    def count(self, detail: str) -> Count:
+        """A function of (done, total) that tells it as progress of the running stage."""
+
+        def tell(done: int, total: int) -> None:
+            self.tell(done, total, detail)
+
+        return tell
+
+    def tell(
+        self,
+        done: float,
+        total: float,
+        detail: str,
+        *,
+        at_once: tuple[float, float] = (0, 0),
+        **found: Any,
+    ) -> None:
+        """Tell progress of the running stage.
+
+        Parameters
+        ----------
+        done, total, detail : see `Progress`
+        at_once : of `done` and of `total`, what takes no time worth counting
+        found : `scores` and `significant`, see `Progress`
+        """
         before = sum(self._shares[s] for s in STAGES[: STAGES.index(self._stage)])
         share = min(done / total, 1.0) if total else 1.0
         elapsed = time.monotonic() - self._started
         overall = before + self._shares[self._stage] * share
         work, all_work = done - at_once[0], total - at_once[1]
-        if work <= 0.02 * all_work or work <= 0 or elapsed <= 0.5:
-            return Progress(self._stage, done, total, overall, detail)
-        left = max(0.0, elapsed * (all_work - work) / work)
-        return Progress(self._stage, done, total, overall, detail, left, rate=work / elapsed)
+        left = rate = None
+        if work > 0.02 * all_work and work > 0 and elapsed > 0.5:
+            left, rate = max(0.0, elapsed * (all_work - work) / work), work / elapsed
+        self._progress(Progress(self._stage, done, total, overall, detail, left, rate, **found))

@@ -1,21 +1,21 @@
 """What a run will need, before it starts: bytes and seconds by stage, and whether the memory is there.
 
 Bytes are counted from the shapes that each stage holds at once, seconds from operations and this machine's
-measured rates (`machine.rates`). `benchmarks/estimates.py` holds both against real runs.
+measured rates (`_machine.rates`). `benchmarks/estimates.py` compares both with real runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from .. import _machine, features
 from ..assembly import Assembly, require_assembly
 from ..ridge import OPERATOR_BYTES, PROJECTION_BYTES, SLAB_SIDE, tile_width, workers_for
 from ..settings import Settings, SettingsError, require_settings
-from . import matrices
-from .plan import FitShape, fit_shape, split_stories
+from .matrices import Inputs, in_memory
+from .plan import FitShape, Plan, plan_run
 
 TOKENS_PER_WORD = 1.3  # of running English in the byte-pair vocabularies of GPT-2 and OPT
 # What importing torch, transformers and transformer_lens adds to a process that draws maps already.
@@ -80,43 +80,41 @@ def estimate(assembly: Assembly, settings: Settings, *, memory: Any = None) -> E
     Parameters
     ----------
     assembly, settings
-        Such as `pipeline.check` lets pass.
     memory : joblib.Memory, optional
-        Where activations are looked for; None takes `activations.default_memory()`.
+        Where activations are looked for; None takes `features.default_memory()`.
 
     Raises
     ------
     SettingsError
-        Stories or trimming that cannot be.
+        The first problem that `check` finds.
     TypeError
         No Assembly, or no Settings, such as a mapping of them.
     """
     require_assembly(assembly, "estimate")
     require_settings(settings, "estimate")
-    memory = features.default_memory() if memory is None else memory
-    lacking = _lacking(assembly, settings, memory=memory)
-    missing = {name: len(assembly.stories[name].words) for name in lacking}
-    n_read = sum(missing[name] for name, spaces in lacking.items() if "language_model" in spaces)
-    free = _machine.free_memory()
-    shape = fit_shape(assembly, settings)
-    needed = bytes_needed(assembly, settings, shape, missing, free=free)
+    return estimate_plan(plan_run(assembly, settings, memory=memory))
+
+
+def estimate_plan(plan: Plan) -> Estimate:
+    """Bytes and seconds of a planned run by stage."""
+    missing, free = plan.missing, _machine.free_memory()
+    n_read = sum(missing[name] for name, spaces in plan.lacking.items() if "language_model" in spaces)
+    needed = bytes_needed(plan.settings, plan.shape, missing, free=free)
     return Estimate(
         bytes=needed,
-        seconds=_seconds(settings, shape, missing, n_read),
+        seconds=_seconds(plan.settings, plan.shape, missing, n_read),
         free=free,
         cached=not missing,
         n_words=sum(missing.values()),
-        on_disk=not matrices.in_memory((shape.n_rows, shape.n_voxels), free=free),
-        problem=None if max(needed.values()) <= free else _shortage(assembly, settings, needed, free),
+        on_disk=not in_memory((plan.shape.n_rows, plan.shape.n_voxels), free=free),
+        problem=None if max(needed.values()) <= free else _shortage(plan, needed, free),
     )
 
 
-def refuse_too_large(assembly: Assembly, settings: Settings, *, memory: Any) -> dict[str, int]:
+def refuse_too_large(plan: Plan, inputs: Inputs) -> None:
     """Raise a SettingsError when a run cannot fit into the free memory; says what would.
 
-    Returns
-    -------
-    {story: words} that must be computed first, as `words_to_compute`, which is asked for on the way
+    What earlier runs have left in `inputs` is given up first.
 
     Raises
     ------
@@ -124,45 +122,35 @@ def refuse_too_large(assembly: Assembly, settings: Settings, *, memory: Any) -> 
         Of the model, where its weights are too many; else of the stories.
     """
     free = _machine.free_memory()
-    missing = words_to_compute(assembly, settings, memory=memory)
-    needed = bytes_needed(assembly, settings, fit_shape(assembly, settings), missing, free=free)
-    if max(needed.values()) > free:
-        largest = max(needed, key=needed.__getitem__)
-        raise SettingsError(
-            "model_name" if largest == "features" else "stories",
-            _shortage(assembly, settings, needed, free),
-        )
-    return missing
-
-
-def words_to_compute(assembly: Assembly, settings: Settings, *, memory: Any) -> dict[str, int]:
-    """{story: words} of the stories of which a model must be asked for features: they are not on disk."""
-    return {name: len(assembly.stories[name].words) for name in _lacking(assembly, settings, memory=memory)}
-
-
-def _lacking(assembly: Assembly, settings: Settings, *, memory: Any) -> dict[str, tuple[str, ...]]:
-    """{story: feature spaces of which a model must be asked}, of the stories that have such."""
-    split = split_stories(assembly, settings)
-    found = {}
-    for name in (*split.train, *split.test):
-        story, specs = assembly.stories[name], settings.feature_specs
-        spaces = [s for s, spec in specs.items() if not features.is_cached(story, spec, memory=memory)]
-        if spaces:
-            found[name] = tuple(spaces)
-    return found
+    needed = bytes_needed(plan.settings, plan.shape, plan.missing, free=free)
+    if max(needed.values()) <= free:
+        return
+    if inputs.forget():
+        refuse_too_large(plan, inputs)
+        return
+    largest = max(needed, key=needed.__getitem__)
+    raise SettingsError("model_name" if largest == "features" else "stories", _shortage(plan, needed, free))
 
 
 # ---------------------------------------------------------------------- bytes
 
 
 def bytes_needed(
-    assembly: Assembly, settings: Settings, shape: FitShape, missing: Mapping[str, int], *, free: int
+    settings: Settings, shape: FitShape, missing: Mapping[str, int], *, free: int
 ) -> dict[str, int]:
-    """{stage: bytes held at once}, beyond what the process holds now."""
+    """{stage: bytes held at once}, beyond what the process holds now.
+
+    Parameters
+    ----------
+    settings : Settings
+    shape : FitShape
+    missing : {story: words} of the stories whose features must be computed first
+    free : bytes of memory that are free
+    """
     n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
     held_out = settings.use_train_test_split
     # Pages of a temporary file are the kernel's to take back, so they do not count.
-    responses = 4 * n * v if matrices.in_memory((n, v), free=free) else 0
+    responses = 4 * n * v if in_memory((n, v), free=free) else 0
     design = 4 * n * k + responses + (4 * t * (k + v) if held_out else 0)
     # BOLD as float32, its float64 differences and the z-scores of one story at a time
     one_story = 20 * shape.longest_story * v
@@ -187,7 +175,7 @@ def _feature_bytes(settings: Settings, missing: Mapping[str, int]) -> int:
 
 
 def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
-    """What the solver holds beside X and Y; see `fitting` and `solvers`."""
+    """What the solver holds beside X and Y; see `ridge/_fit.py` and `ridge/_solvers.py`."""
     n_folds, n_alphas = settings.n_inner_folds, len(settings.alphas)
     n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
     copies = 0
@@ -245,7 +233,7 @@ def feature_seconds(
     ----------
     settings : Settings
     missing : {story: words} of which the model must be asked
-    rates : machine.Rates
+    rates : _machine.Rates
     n_read : words over which it passes, None for all of `missing`; a model's input embedding is looked up without
     """
     if not missing:
@@ -293,35 +281,29 @@ def _one_fit(settings: Settings, n: int, n_test: int, k: int, v: int, rates: _ma
 # ---------------------------------------------------------------------- what would fit
 
 
-def _shortage(assembly: Assembly, settings: Settings, needed: Mapping[str, int], free: int) -> str:
+def _shortage(plan: Plan, needed: Mapping[str, int], free: int) -> str:
     stage = max(needed, key=needed.__getitem__)
     problem = f"This run needs about {needed[stage] / 1e9:.1f} GB of memory ({stage}) and {free / 1e9:.1f} GB are free"
     if stage == "features":
+        name = plan.settings.model_name
+        millions = (features.model_info(name).n_parameters or 0) / 1e6
         return (
-            f"{problem}; {settings.model_name} has {_millions(settings)} million parameters: choose a smaller "
-            f"model, or restart other kernels."
+            f"{problem}; {name} has {millions:.0f} million parameters: choose a smaller model, or restart other "
+            f"kernels."
         )
-    fitting = _stories_that_fit(assembly, settings, free)
+    fitting = _stories_that_fit(plan, free)
     if fitting:
         return f"{problem}; the first {fitting} training stories would fit, or data with fewer voxels."
     return f"{problem}; choose fewer stories, a mask with fewer voxels, or restart other kernels."
 
 
-def _millions(settings: Settings) -> str:
-    return f"{(features.model_info(settings.model_name).n_parameters or 0) / 1e6:.0f}"
-
-
-def _stories_that_fit(assembly: Assembly, settings: Settings, free: int) -> int:
+def _stories_that_fit(plan: Plan, free: int) -> int:
     """The largest number of leading training stories whose run would fit; 0 where not even one does."""
-    split = split_stories(assembly, settings)
-    most = 0
-    for count in range(1, len(split.train)):
-        fewer = replace(settings, stories=(*split.train[:count], *split.test))
-        shape = fit_shape(assembly, fewer)
-        needed = bytes_needed(assembly, fewer, shape, {}, free=free)
+    for count in range(len(plan.train) - 1, 0, -1):
+        needed = bytes_needed(plan.settings, plan.shape_of(count), {}, free=free)
         if max(needed.values()) <= free:
-            most = count
-    return most
+            return count
+    return 0
 
 
 def _duration(seconds: float) -> str:

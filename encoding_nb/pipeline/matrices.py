@@ -1,62 +1,129 @@
-"""The stories of an assembly as design matrix and responses: sampled, delayed, trimmed, z-scored, stacked."""
+"""The stories of a plan as design matrix and responses: sampled, delayed, trimmed, z-scored, stacked."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from .. import _progress, design, features, scoring
-from .._machine import free_memory
+from .. import _machine, _progress, design, features, scoring
+from .._progress import Count
 from ..assembly import Array, Assembly, Story, assembly_digest, fingerprint
 from ..settings import Settings
-from .plan import n_kept_rows
+from .plan import Plan
 
 # Responses above this share of the free memory are kept in a temporary file: the fit reads them in tiles.
 SHARE_IN_MEMORY = 0.4
+# Responses of one fit are kept for the next up to this size, and up to this share of the free memory.
+KEPT_BYTES = 500_000_000
+KEPT_SHARE = 0.1
 
 
-def sampled_steps(
-    story: Story, settings: Settings, *, memory: Any = None
-) -> Generator[tuple[int, int], None, features.JoinedFeatures]:
-    """Features of a story on its whole TR grid, all spaces side by side; yields (done, total)."""
-    return features.joined_steps(
-        story,
-        settings.feature_specs,
-        downsample_method=settings.downsample_method,
-        downsample_options={"window": settings.downsample_window, "cutoff_mult": settings.cutoff_mult},
-        memory=memory,
-        device=settings.device,
-    )
+@dataclass(frozen=True, eq=False)
+class DesignMatrices:
+    """Training and test rows of a fit, and whose columns are whose.
+
+    Attributes
+    ----------
+    X : (n_rows, n_columns) float32
+    Y : (n_rows, n_voxels) float32; a memory map where memory is short
+    X_test, Y_test : (n_test_rows, n_columns) and (n_test_rows, n_voxels); None with nested cross-validation
+    columns : {feature space: (n,) numbers of its columns, over all delays}
+    """
+
+    X: Array
+    Y: Array
+    X_test: Array | None
+    Y_test: Array | None
+    columns: Mapping[str, Array]
 
 
-def matched_rows(story: Story, sampled: Array, settings: Settings, *, test: bool) -> tuple[Array, Array]:
-    """(rows, n_features x n_delays) and (rows, n_voxels) of a story: delayed, trimmed, z-scored.
+def design_matrices(
+    plan: Plan,
+    sampled: Mapping[str, features.JoinedFeatures] | None = None,
+    inputs: Inputs | None = None,
+) -> DesignMatrices:
+    """The rows that a run fits and scores, in the order of the plan's stories.
+
+    Parameters
+    ----------
+    plan : Plan
+    sampled : {story: its features on the whole TR grid}, optional
+        None computes them.
+    inputs : Inputs, optional
+        Where they come from.
 
     Raises
     ------
     ValueError
         Values that are not finite: how many, in which columns, of which story.
     """
-    return (
-        feature_rows(story, sampled, settings, test=test),
-        response_rows(story, settings.trimming, test=test),
+    inputs = Inputs() if inputs is None else inputs
+    if sampled is None:
+        sampled = {story.name: inputs.sampled(plan, story) for story in plan.stories}
+    values = {name: joined.values for name, joined in sampled.items()}
+    X = inputs.training_features(plan, values)
+    Y = inputs.training_responses(plan)
+    X_test = Y_test = None
+    if plan.test:
+        X_test = np.concatenate([story_rows(s, values[s.name], plan.settings, test=True) for s in plan.test])
+        Y_test = np.concatenate([inputs.test_responses(plan, story) for story in plan.test])
+    widths = sampled[plan.train[0].name].widths
+    return DesignMatrices(X, Y, X_test, Y_test, _space_columns(widths, len(plan.settings.fir_delays)))
+
+
+def _space_columns(widths: Mapping[str, int], n_delays: int) -> dict[str, Array]:
+    """{space: numbers of its columns} in a delayed matrix: all columns of delay 1, then all of delay 2, ..."""
+    total, start, found = sum(widths.values()), 0, {}
+    for name, width in widths.items():
+        own = np.arange(start, start + width)
+        found[name] = np.concatenate([delay * total + own for delay in range(n_delays)])
+        start += width
+    return found
+
+
+# ---------------------------------------------------------------------- one story
+
+
+def sample_story(plan: Plan, story: Story, progress: Count | None = None) -> features.JoinedFeatures:
+    """Features of a story on its whole TR grid, all spaces side by side."""
+    settings = plan.settings
+    return features.joined_features(
+        story,
+        plan.specs,
+        downsample_method=settings.downsample_method,
+        downsample_options={"window": settings.downsample_window, "cutoff_mult": settings.cutoff_mult},
+        memory=plan.memory,
+        device=settings.device,
+        progress=progress,
     )
 
 
-def feature_rows(story: Story, sampled: Array, settings: Settings, *, test: bool) -> Array:
-    """(rows, n_features x n_delays) of a story, from its (n_trs, n_features): delayed, trimmed, z-scored."""
+def story_rows(story: Story, sampled: Array, settings: Settings, *, test: bool) -> Array:
+    """(rows, n_features x n_delays) of a story, from its (n_trs, n_features): delayed, trimmed, z-scored.
+
+    Raises
+    ------
+    ValueError
+        Values that are not finite: how many, in which columns.
+    """
     _refuse_not_finite(story.name, sampled, "features", "look at the words there, or choose another layer")
     delayed = design.add_delays(sampled, settings.fir_delays)
     return _standardized(settings.trimming.features(delayed, test=test), f"{story.name}, features")
 
 
 def response_rows(story: Story, trimming: design.Trimming, *, test: bool) -> Array:
-    """(rows, n_voxels) float32 of a story: trimmed, z-scored. Reads its BOLD."""
+    """(rows, n_voxels) float32 of a story: trimmed, z-scored. Reads its BOLD.
+
+    Raises
+    ------
+    ValueError
+        Values that are not finite: how many, in which voxels.
+    """
     bold = np.asarray(trimming.targets(story.bold, test=test), dtype=np.float32)
     _refuse_not_finite(story.name, bold, "voxels", "replace or mask them first")
     return _standardized(bold, f"{story.name}, voxels")
@@ -87,35 +154,43 @@ def _refuse_not_finite(story: str, values: Array, what: str, advice: str) -> Non
         )
 
 
-def stack_features(
-    assembly: Assembly, names: Sequence[str], sampled: Mapping[str, Array], settings: Settings
-) -> Array:
-    """(n_rows, n_features x n_delays) float32: `feature_rows` of all training stories below each other."""
-    rows = [feature_rows(assembly.stories[name], sampled[name], settings, test=False) for name in names]
+# ---------------------------------------------------------------------- all training stories
+
+
+def training_features(plan: Plan, sampled: Mapping[str, Array]) -> Array:
+    """(n_rows, n_features x n_delays) float32: `story_rows` of all training stories below each other."""
+    rows = [story_rows(s, sampled[s.name], plan.settings, test=False) for s in plan.train]
     return np.concatenate(rows, dtype=np.float32)
 
 
-def stack_responses(assembly: Assembly, names: Sequence[str], settings: Settings) -> Array:
+def training_responses(plan: Plan) -> Array:
     """(n_rows, n_voxels) float32: `response_rows` of all training stories below each other.
 
-    Filled in turn, so that no second copy is held; in a temporary file (a memory map) where it is large for
+    Filled story by story, so that no second copy is held; in a temporary file (a memory map) where it is large for
     this machine.
     """
-    counts = [n_kept_rows(assembly.stories[s], settings.trimming, test=False) for s in names]
-    Y = responses_array((sum(counts), assembly.n_voxels))
-    for name, stop, count in zip(names, np.cumsum(counts), counts, strict=True):
-        Y[stop - count : stop] = response_rows(assembly.stories[name], settings.trimming, test=False)
+    Y = responses_array((len(plan.groups), plan.assembly.n_voxels))
+    for story, rows in zip(plan.train, _spans(plan), strict=True):
+        Y[rows] = response_rows(story, plan.settings.trimming, test=False)
     return Y
+
+
+def _spans(plan: Plan) -> list[slice]:
+    """Where each training story's rows are in X and Y."""
+    counts = [plan.n_kept[story.name] for story in plan.train]
+    return [
+        slice(int(stop) - count, int(stop)) for stop, count in zip(np.cumsum(counts), counts, strict=True)
+    ]
 
 
 def in_memory(shape: tuple[int, int], *, free: int | None = None) -> bool:
     """Whether float32 responses of this shape are held in memory rather than in a temporary file."""
-    free = free_memory() if free is None else free
+    free = _machine.free_memory() if free is None else free
     return 4 * shape[0] * shape[1] <= SHARE_IN_MEMORY * free
 
 
 def responses_array(shape: tuple[int, int]) -> Array:
-    """An empty float32 array for responses; a memory map of a file that goes with it where memory is short."""
+    """An empty float32 array for responses; a memory map of a temporary file where memory is short."""
     if in_memory(shape):
         return np.empty(shape, np.float32)
     with tempfile.TemporaryFile(prefix="encoding_nb-") as file:
@@ -123,32 +198,7 @@ def responses_array(shape: tuple[int, int]) -> Array:
         return np.memmap(file, dtype=np.float32, mode="w+", shape=shape, order="F")
 
 
-@dataclass(frozen=True, eq=False)
-class DesignMatrices:
-    """Training and test rows of a fit, and whose columns are whose.
-
-    Attributes
-    ----------
-    X, X_test : (n_rows, n_columns) and (n_test_rows, n_columns)
-    Y, Y_test : (n_rows, n_voxels) and (n_test_rows, n_voxels)
-    columns : {feature space: (n,) numbers of its columns, over all delays}
-    """
-
-    X: Array
-    Y: Array
-    X_test: Array
-    Y_test: Array
-    columns: Mapping[str, Array]
-
-
-def space_columns(widths: Mapping[str, int], n_delays: int) -> dict[str, Array]:
-    """{space: numbers of its columns} in a delayed matrix: all columns of delay 1, then all of delay 2, ..."""
-    total, start, found = sum(widths.values()), 0, {}
-    for name, width in widths.items():
-        own = np.arange(start, start + width)
-        found[name] = np.concatenate([delay * total + own for delay in range(n_delays)])
-        start += width
-    return found
+# ---------------------------------------------------------------------- noise ceilings
 
 
 # The ceiling follows from the data and the kept rows alone, so a class that moves the layer's slider does
@@ -187,36 +237,33 @@ def _count_not_finite(repeats: Array, doubtful: Array) -> int:
     return int((~np.isfinite(sums[doubtful])).sum())
 
 
+# ---------------------------------------------------------------------- where a run takes its parts from
+
+
 class Inputs:
     """Where a run takes its parts from: here each is made when it is asked for.
 
-    A sweep gives `pipeline.run_steps` one that keeps what its runs have in common.
+    A sweep gives `run` one that keeps what its runs have in common, the panel `KeptResponses`.
     """
 
-    def sampled_steps(
-        self, story: Story, settings: Settings, *, memory: Any = None
-    ) -> Generator[tuple[int, int], None, features.JoinedFeatures]:
-        """See the function of this name."""
-        return sampled_steps(story, settings, memory=memory)
+    def sampled(self, plan: Plan, story: Story, progress: Count | None = None) -> features.JoinedFeatures:
+        """See `sample_story`."""
+        return sample_story(plan, story, progress)
 
-    def stack_features(
-        self, assembly: Assembly, names: Sequence[str], sampled: Mapping[str, Array], settings: Settings
-    ) -> Array:
+    def training_features(self, plan: Plan, sampled: Mapping[str, Array]) -> Array:
         """See the function of this name."""
-        return stack_features(assembly, names, sampled, settings)
+        return training_features(plan, sampled)
 
-    def stack_responses(self, assembly: Assembly, names: Sequence[str], settings: Settings) -> Any:
+    def training_responses(self, plan: Plan) -> Any:
         """See the function of this name; may be anything with `.shape`, `[:, start:stop]` and `[row mask]`."""
-        return stack_responses(assembly, names, settings)
+        return training_responses(plan)
 
-    def matched_rows(
-        self, story: Story, sampled: Array, settings: Settings, *, test: bool
-    ) -> tuple[Array, Array]:
-        """See the function of this name."""
-        return matched_rows(story, sampled, settings, test=test)
+    def test_responses(self, plan: Plan, story: Story) -> Array:
+        """(rows, n_voxels) of a test story, see `response_rows`."""
+        return response_rows(story, plan.settings.trimming, test=True)
 
     def derived(self, X: Array) -> dict[str, Any] | None:
-        """What fits of this X, as `stack_features` gave it, leave for each other; see `ridge.ridge_steps`."""
+        """What fits of this X, as `training_features` gave it, leave for each other; see `ridge.ridge_cv`."""
         return None
 
     def forget(self) -> bool:
@@ -224,7 +271,7 @@ class Inputs:
         return False
 
     def data_digest(self, assembly: Assembly) -> str | None:
-        """See `provenance.assembly_digest`; None where some data cannot be read, with a note."""
+        """See `assembly_digest`; None where some data cannot be read, with a note."""
         try:
             return assembly_digest(assembly)
         except Exception as error:  # noqa: BLE001 - of whatever the data lie in, maybe of a story with no part here
@@ -235,10 +282,77 @@ class Inputs:
         """See `story_ceiling`."""
         return story_ceiling(story, kept)
 
-    def noise_ceilings(
-        self, assembly: Assembly, settings: Settings, names: Sequence[str], *, test: bool
-    ) -> dict[str, Array]:
-        """{story: (n_voxels,)} the ceilings of those of the stories that were heard more than once."""
-        _, kept = settings.trimming.slices(test=test)
-        found = {name: self.noise_ceiling(assembly.stories[name], kept) for name in names}
-        return {name: ceiling for name, ceiling in found.items() if ceiling is not None}
+
+@dataclass(frozen=True)
+class _Kept:
+    """One story's z-scored responses: what they were made of, where they are in Y, and the notes on the way."""
+
+    of: tuple
+    rows: slice
+    notes: tuple[str, ...]
+
+
+class KeptResponses(Inputs):
+    """Keeps the last fit's z-scored training responses, by story, for the next fit.
+
+    They are used only while a digest of the story's BOLD in memory is the same, so a change of the array is seen.
+    For one run at a time.
+    """
+
+    def __init__(self) -> None:
+        # Y and what its rows are, in one tuple: another thread may call `forget` at any time
+        self._last: tuple[Array | None, dict[str, _Kept]] = (None, {})
+
+    def training_responses(self, plan: Plan) -> Array:
+        """See `training_responses`; rows of stories that have not changed are those of the last fit."""
+        arrays = [story.bold for story in plan.train]
+        limit = min(KEPT_BYTES, KEPT_SHARE * _machine.free_memory())
+        size = 4 * len(plan.groups) * plan.assembly.n_voxels
+        if size > limit or any(type(array) is not np.ndarray for array in arrays):
+            self.forget()
+            return training_responses(plan)
+        Y, known = self._last
+        made = {
+            story.name: (story.bold.shape, plan.bold_rows[story.name], fingerprint(story.bold))
+            for story in plan.train
+        }
+        spans = dict(zip(made, _spans(plan), strict=True))
+        fresh = [name for name, of in made.items() if name not in known or known[name].of != of]
+        if fresh or spans != {name: kept.rows for name, kept in known.items()}:
+            self.forget()
+            if len(fresh) == len(made):
+                Y = None  # freed before the next is made
+            Y, known = self._last = _stacked(plan, made, spans, Y, known, fresh)
+        for name, kept in known.items():
+            for sentence in kept.notes:
+                (_progress.hear if name in fresh else _progress.warn)(sentence)
+        return Y
+
+    def forget(self) -> bool:
+        """Let go of them; False where there are none."""
+        had = self._last[0] is not None
+        self._last = (None, {})
+        return had
+
+
+def _stacked(
+    plan: Plan,
+    made: Mapping[str, tuple],
+    spans: Mapping[str, slice],
+    old: Array | None,
+    known: Mapping[str, _Kept],
+    fresh: Sequence[str],
+) -> tuple[Array, dict[str, _Kept]]:
+    """Y, from rows of the old one but for the `fresh` stories, and what its rows are."""
+    Y = np.empty((len(plan.groups), plan.assembly.n_voxels), np.float32)
+    stories = {}
+    for story in plan.train:
+        name, notes = story.name, []
+        if name in fresh:
+            with _progress.listening(notes):
+                Y[spans[name]] = response_rows(story, plan.settings.trimming, test=False)
+        else:
+            Y[spans[name]] = old[known[name].rows]
+            notes = known[name].notes
+        stories[name] = _Kept(made[name], spans[name], tuple(notes))
+    return Y, stories

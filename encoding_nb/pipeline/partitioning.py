@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import features, ridge, scoring
+from .. import ridge, scoring
 from ..assembly import Array, Assembly, Surface, require_assembly
 from ..settings import Settings, SettingsError, require_settings
-from . import matrices
-from .matrices import DesignMatrices
-from .plan import inner_folds, refuse, split_stories, story_numbers
+from .matrices import DesignMatrices, design_matrices
+from .plan import plan_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +84,7 @@ def partition(
     n_iter : int
         Ratios of the bands' penalties that banded ridge tries at random; the first are the single bands.
     memory : joblib.Memory, optional
-        As for `pipeline.run_steps`.
+        As for `run`.
 
     Raises
     ------
@@ -98,7 +97,7 @@ def partition(
     """
     require_assembly(assembly, "partition")
     require_settings(settings, "partition")
-    refuse(assembly, settings)
+    plan = plan_run(assembly, settings, memory=memory)
     if not settings.joined_with:
         raise SettingsError(
             "joined_with",
@@ -114,9 +113,8 @@ def partition(
             f"n_iter: expected a whole number of 1 or more, got {n_iter!r}; the usual one is 20."
         )
     named = None if voxels is None else _numbers(voxels, assembly)
-    data = design_matrices(assembly, settings, memory=memory)
-    groups = story_numbers(assembly, split_stories(assembly, settings).train, settings)
-    inner = inner_folds(groups, settings)
+    data = design_matrices(plan)
+    inner = plan.inner_folds[0]
     chosen = _predicted_voxels(data, inner, settings) if named is None else named
     if not len(chosen):
         raise ValueError(
@@ -124,34 +122,6 @@ def partition(
             f"name voxels with voxels=..., or try another layer."
         )
     return _partition(assembly, settings, data, chosen, inner, n_iter)
-
-
-def design_matrices(assembly: Assembly, settings: Settings, *, memory: Any = None) -> DesignMatrices:
-    """The training and test rows that a run with these settings fits and scores."""
-    memory = features.default_memory() if memory is None else memory
-    split = split_stories(assembly, settings)
-    sampled, widths = {}, {}
-    for name in (*split.train, *split.test):
-        joined = _drained(matrices.sampled_steps(assembly.stories[name], settings, memory=memory))
-        sampled[name], widths = joined.values, joined.widths
-    X = matrices.stack_features(assembly, split.train, sampled, settings)
-    Y = matrices.stack_responses(assembly, split.train, settings)
-    test = [matrices.matched_rows(assembly.stories[s], sampled[s], settings, test=True) for s in split.test]
-    return DesignMatrices(
-        X,
-        Y,
-        np.concatenate([x for x, _ in test]),
-        np.concatenate([y for _, y in test]),
-        matrices.space_columns(widths, len(settings.fir_delays)),
-    )
-
-
-def _drained(steps: Any) -> Any:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
 
 
 def _numbers(voxels: Array, assembly: Assembly) -> Array:

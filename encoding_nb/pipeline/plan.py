@@ -1,9 +1,14 @@
-"""What follows from an assembly and settings before any work: the split, kept rows, folds, sizes, problems."""
+"""What follows from an assembly and settings before any work: split, kept rows, folds, sizes, problems.
+
+`plan_run` works it out once, and every stage takes the plan. `check` does the same work and collects each problem.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +17,189 @@ from ..assembly import Array, Assembly, Story, require_assembly
 from ..design import Trimming
 from ..scoring import LEAST_BLOCKS, LEAST_ROWS
 from ..settings import Settings, SettingsError, check_values, require_settings
+
+# `check` alone looks at the inner folds of this many outer folds, those that train on the fewest rows.
+OUTER_FOLDS_LOOKED_AT = 50
+EXPECTED_WIDTH = 300  # columns of a file of word vectors
+_FOLD_FIELDS = {"folding_type", "n_inner_folds", "chunk_length", "seed"}
+_MODEL_FIELDS = {"modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride"}
+_MODEL_FIELDS |= {"processing", "last_token", "use_stored_contexts", "embedding"}
+_LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
+
+
+@dataclass(frozen=True)
+class FitShape:
+    """Sizes of a fit: rows to train on and to predict, columns, voxels, and the rows of its longest story."""
+
+    n_rows: int
+    n_test_rows: int
+    n_columns: int
+    n_voxels: int
+    longest_story: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """One run, worked out before any work.
+
+    Attributes
+    ----------
+    assembly, settings
+    memory : where activations are kept; None where the feature spaces keep none
+    train, test : stories, in the assembly's order; with nested cross-validation all are in `train`
+    feature_rows, bold_rows : {story: slice} of the rows that trimming keeps, of its TR grid and of its BOLD
+    n_kept : {story: rows} that are kept
+    groups : (n_rows,), the number of the story that each training row comes from
+    outer_folds : of nested cross-validation, over the training rows; empty with a train/test split
+    inner_folds : the folds over which alphas are chosen, for each fit: one tuple with a train/test split, else one
+        for each outer fold, which counts the rows that this fold trains on
+    """
+
+    assembly: Assembly
+    settings: Settings
+    memory: Any
+    train: tuple[Story, ...]
+    test: tuple[Story, ...]
+    feature_rows: Mapping[str, slice]
+    bold_rows: Mapping[str, slice]
+    n_kept: Mapping[str, int]
+    groups: Array = field(repr=False)
+    outer_folds: tuple[ridge.Fold, ...] = field(repr=False)
+    inner_folds: tuple[tuple[ridge.Fold, ...], ...] = field(repr=False)
+
+    @property
+    def stories(self) -> tuple[Story, ...]:
+        """All stories of the run."""
+        return self.train + self.test
+
+    @cached_property
+    def specs(self) -> dict[str, features.FeatureSpec]:
+        """{feature space: its specification}, in the order of columns."""
+        return self.settings.feature_specs
+
+    @cached_property
+    def lacking(self) -> dict[str, tuple[str, ...]]:
+        """{story: feature spaces that are not cached}, of the stories that have such."""
+        found = {}
+        for story in self.stories:
+            spaces = [
+                name
+                for name, spec in self.specs.items()
+                if not features.is_cached(story, spec, memory=self.memory)
+            ]
+            if spaces:
+                found[story.name] = tuple(spaces)
+        return found
+
+    @cached_property
+    def missing(self) -> dict[str, int]:
+        """{story: words} of the stories whose features are not cached."""
+        return {name: len(self.assembly.stories[name].words) for name in self.lacking}
+
+    @cached_property
+    def shape(self) -> FitShape:
+        """Sizes of the fit."""
+        return self.shape_of(len(self.train))
+
+    def shape_of(self, n_stories: int) -> FitShape:
+        """Sizes of the fit with only the first `n_stories` training stories."""
+        train = [self.n_kept[story.name] for story in self.train[:n_stories]]
+        test = [self.n_kept[story.name] for story in self.test]
+        width = sum(_width(self.settings, space) for space in self.specs)
+        return FitShape(
+            n_rows=sum(train),
+            n_test_rows=sum(test) if self.test else sum(train),
+            n_columns=width * len(self.settings.fir_delays),
+            n_voxels=self.assembly.n_voxels,
+            longest_story=max(train + test),
+        )
+
+
+def _width(settings: Settings, space: str) -> int:
+    """Columns of a feature space before delays."""
+    if space == "wordrate":
+        return 1
+    if space == "embeddings" and settings.embedding is not None:
+        return EXPECTED_WIDTH
+    return features.model_info(settings.model_name).d_model or EXPECTED_WIDTH
+
+
+def plan_run(
+    assembly: Assembly,
+    settings: Settings,
+    *,
+    memory: Any = None,
+    inner_folds: Sequence[ridge.Fold] | None = None,
+) -> Plan:
+    """Work out what a run does, without reading BOLD or a model's weights.
+
+    Parameters
+    ----------
+    assembly, settings
+    memory : joblib.Memory or path, optional
+        Where activations are kept; None takes `features.default_memory()`.
+    inner_folds : pairs of (train, test) row numbers, optional
+        Over the training stories' kept rows below each other, in place of those that the settings make.
+        Only with a train/test split.
+
+    Raises
+    ------
+    SettingsError
+        The first problem that `check` finds.
+    ValueError
+        Given folds that do not fit the rows.
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
+    """
+    require_assembly(assembly, "plan_run")
+    require_settings(settings, "plan_run")
+    problems, draft = _draft(assembly, settings, looked_at=None)
+    for name, sentence in problems.items():
+        raise SettingsError(name, sentence)
+    folds = draft.inner_folds
+    if inner_folds is not None:
+        folds = (_given_folds(inner_folds, len(draft.groups), settings),)
+    if memory is None and "language_model" in (settings.modality, *settings.joined_with):
+        memory = features.default_memory()
+    kept = {
+        story.name: slices
+        for part, slices in (
+            (draft.train, settings.trimming.slices(test=False)),
+            (draft.test, settings.trimming.slices(test=True)),
+        )
+        for story in part
+    }
+    return Plan(
+        assembly=assembly,
+        settings=settings,
+        memory=memory,
+        train=draft.train,
+        test=draft.test,
+        feature_rows={name: rows for name, (rows, _) in kept.items()},
+        bold_rows={name: rows for name, (_, rows) in kept.items()},
+        n_kept=draft.n_kept,
+        groups=draft.groups,
+        outer_folds=draft.outer_folds,
+        inner_folds=folds,
+    )
+
+
+def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
+    """Why this run cannot start: {setting: one sentence}, empty when it can.
+
+    Reads a model's configuration, not its weights, and no BOLD. Raises nothing, whatever the settings hold.
+
+    Raises
+    ------
+    TypeError
+        No Assembly, or no Settings, such as a mapping of them.
+    """
+    require_assembly(assembly, "check")
+    require_settings(settings, "check")
+    return _draft(assembly, settings, looked_at=OUTER_FOLDS_LOOKED_AT)[0]
+
+
+# ---------------------------------------------------------------------- stories
 
 
 @dataclass(frozen=True)
@@ -54,89 +242,59 @@ def split_stories(assembly: Assembly, settings: Settings) -> Split:
     return Split(train, tuple(s for s in assembly.stories if s in test))
 
 
-def n_kept_rows(story: Story, trimming: Trimming, *, test: bool) -> int:
-    """Rows of a story that trimming keeps.
+# ---------------------------------------------------------------------- the plan and its problems
 
-    Raises
-    ------
-    SettingsError
-        Features and targets that do not meet, or fewer than two rows left.
+
+@dataclass
+class _Draft:
+    """What of a plan is worked out so far."""
+
+    train: tuple[Story, ...] = ()
+    test: tuple[Story, ...] = ()
+    n_kept: dict[str, int] = field(default_factory=dict)
+    groups: Array = field(default_factory=lambda: np.empty(0, int))
+    outer_folds: tuple[ridge.Fold, ...] = ()
+    inner_folds: tuple[tuple[ridge.Fold, ...], ...] = ()
+
+
+def _draft(assembly: Assembly, settings: Settings, *, looked_at: int | None) -> tuple[dict[str, str], _Draft]:
+    """Every problem of a run, {setting: sentence}, and what could be worked out.
+
+    `looked_at`: of nested cross-validation, for how many outer folds inner folds are made; None for all.
     """
-    try:
-        n_rows = trimming.check(story.name, story.n_trs, story.n_rows, test=test)
-    except ValueError as error:
-        raise SettingsError("trimming", str(error)) from None
-    if n_rows < 2:
-        part = "test" if test else "training"
-        raise SettingsError(
-            "trimming",
-            f"{story.name} ({part} story): trimming keeps {n_rows} of {story.n_rows} rows, and a story needs "
-            f"2 or more; keep more rows or leave the story out.",
-        )
-    return n_rows
-
-
-def story_numbers(assembly: Assembly, stories: Sequence[str], settings: Settings) -> Array:
-    """(n_rows,) the number of the story that each training row comes from."""
-    counts = [n_kept_rows(assembly.stories[s], settings.trimming, test=False) for s in stories]
-    return np.repeat(np.arange(len(counts)), counts)
-
-
-def inner_folds(groups: Array, settings: Settings) -> list[ridge.Fold]:
-    """The folds over which alphas are chosen; `groups` is the story number of each training row."""
-    return _folds(groups, settings, settings.n_inner_folds)
-
-
-def outer_folds(groups: Array, settings: Settings) -> list[ridge.Fold]:
-    """The folds that nested cross-validation scores; `groups` is the story number of each row."""
-    return _folds(groups, settings, settings.n_outer_folds)
-
-
-def _folds(groups: Array, settings: Settings, n_folds: int) -> list[ridge.Fold]:
-    return ridge.make_folds(
-        len(groups),
-        folding_type=settings.folding_type,
-        n_folds=n_folds,
-        chunk_length=settings.chunk_length,
-        groups=groups,
-        seed=settings.seed,
-    )
-
-
-# the permutation test shuffles blocks: with fewer there are too few orders to tell anything apart
-# of nested cross-validation: inner folds are looked at in the outer folds that train on fewest rows
-_OUTER_FOLDS_LOOKED_AT = 50
-_FOLD_FIELDS = ("folding_type", "n_inner_folds", "chunk_length", "seed")
-_MODEL_FIELDS = ("modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride")
-_MODEL_FIELDS += ("processing", "last_token", "use_stored_contexts", "embedding")
-_LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
-
-
-def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
-    """What stands against this fit: {setting: one sentence}, empty when it can start.
-
-    Reads a model's configuration, not its weights, and no BOLD. Raises nothing, whatever the settings hold.
-
-    Raises
-    ------
-    TypeError
-        No Assembly, or no Settings, such as a mapping of them.
-    """
-    require_assembly(assembly, "check")
-    require_settings(settings, "check")
-    problems = check_values(settings)
-    if not problems.keys() & set(_MODEL_FIELDS):
+    draft, problems = _Draft(), check_values(settings)
+    if not problems.keys() & _MODEL_FIELDS:
         problems |= _check_features(settings)
     if settings.device == "cuda" and (problem := features.device_problem("cuda")):
         problems["device"] = problem
     if problems.keys() & {"stories", "test_stories", "use_train_test_split"}:
-        return problems
+        return problems, draft
     try:
         split = split_stories(assembly, settings)
+        draft.train = tuple(assembly.stories[name] for name in split.train)
+        draft.test = tuple(assembly.stories[name] for name in split.test)
+        if not problems.keys() & _MODEL_FIELDS:
+            _find_contexts(draft.train + draft.test, settings)
     except SettingsError as error:
-        return problems | {error.field: str(error)}
-    problems |= _check_contexts(assembly, settings, split, problems)
-    return problems if "trimming" in problems else problems | _check_rows(assembly, settings, split, problems)
+        problems[error.field] = str(error)
+        if error.field != "use_stored_contexts":
+            return problems, draft
+    if "trimming" in problems:
+        return problems, draft
+    try:
+        for story in draft.train + draft.test:
+            draft.n_kept[story.name] = _n_kept(story, settings.trimming, test=story.name in split.test)
+        draft.groups = np.repeat(
+            np.arange(len(draft.train)), [draft.n_kept[story.name] for story in draft.train]
+        )
+        if "fir_delays" not in problems:
+            problems |= _check_delays(settings, draft.n_kept)
+        if not problems.keys() & (_FOLD_FIELDS if draft.test else _FOLD_FIELDS | {"n_outer_folds"}):
+            _make_folds(draft, settings, looked_at)
+            problems |= _check_held_out(settings, draft, block_known="block_trs" not in problems)
+    except SettingsError as error:
+        problems[error.field] = str(error)
+    return problems, draft
 
 
 def _check_features(settings: Settings) -> dict[str, str]:
@@ -167,56 +325,39 @@ def _check_embedding(settings: Settings) -> dict[str, str]:
     }
 
 
-def _check_contexts(
-    assembly: Assembly, settings: Settings, split: Split, problems: Mapping[str, str]
-) -> dict[str, str]:
-    """Stored windows that are asked for and that a story does not have."""
-    if settings.use_stored_contexts is not True or problems.keys() & set(_MODEL_FIELDS):
-        return {}
+def _find_contexts(stories: Sequence[Story], settings: Settings) -> None:
+    """Refuse stored windows that are asked for and that a story does not have."""
+    if settings.use_stored_contexts is not True:
+        return
     spec = settings.feature_specs.get("language_model")
     if spec is None:
-        return {}
-    for name in (*split.train, *split.test):
+        return
+    for story in stories:
         try:
-            features.stored_contexts(assembly.stories[name], spec)
+            features.stored_contexts(story, spec)
         except ValueError as error:
-            return {"use_stored_contexts": str(error)}
-    return {}
+            raise SettingsError("use_stored_contexts", str(error)) from None
 
 
-def _check_rows(
-    assembly: Assembly, settings: Settings, split: Split, problems: Mapping[str, str]
-) -> dict[str, str]:
-    """Problems of the rows that are left: trimming, delays, folds, and the permutation test's blocks."""
+def _n_kept(story: Story, trimming: Trimming, *, test: bool) -> int:
+    """Rows of a story that trimming keeps, two or more."""
     try:
-        train = {s: n_kept_rows(assembly.stories[s], settings.trimming, test=False) for s in split.train}
-        test = {s: n_kept_rows(assembly.stories[s], settings.trimming, test=True) for s in split.test}
-    except SettingsError as error:
-        return {error.field: str(error)}
-    found = {}
-    if "fir_delays" not in problems:
-        found |= _check_delays(settings, [*train.items(), *test.items()])
-    fold_fields = _FOLD_FIELDS if split.test else (*_FOLD_FIELDS, "n_outer_folds")
-    if problems.keys() & set(fold_fields):
-        return found
-    try:
-        scored = _held_out_rows(np.repeat(np.arange(len(train)), list(train.values())), settings)
-    except SettingsError as error:
-        return found | {error.field: str(error)}
-    n_rows = sum(test.values()) if split.test else scored
-    if settings.significance == "permutation" and "block_trs" not in problems:
-        found |= _check_blocks(settings, n_rows)
-    if settings.significance == "parametric" and n_rows < _LEAST_PARAMETRIC:
-        found["trimming"] = (
-            f"{', '.join(split.test)} (test story): trimming keeps {n_rows} rows, and p-values need "
-            f"{_LEAST_PARAMETRIC} or more; keep more rows or hold out more stories."
+        n_rows = trimming.check(story.name, story.n_trs, story.n_rows, test=test)
+    except ValueError as error:
+        raise SettingsError("trimming", str(error)) from None
+    if n_rows < 2:
+        part = "test" if test else "training"
+        raise SettingsError(
+            "trimming",
+            f"{story.name} ({part} story): trimming keeps {n_rows} of {story.n_rows} rows, and a story needs "
+            f"2 or more; keep more rows or leave the story out.",
         )
-    return found
+    return n_rows
 
 
-def _check_delays(settings: Settings, n_rows: Sequence[tuple[str, int]]) -> dict[str, str]:
+def _check_delays(settings: Settings, n_kept: Mapping[str, int]) -> dict[str, str]:
     """A delay that carries every word of a story out of its rows leaves columns of nothing but zeros."""
-    story, shortest = min(n_rows, key=lambda pair: pair[1])
+    story, shortest = min(n_kept.items(), key=lambda pair: pair[1])
     furthest = max(settings.fir_delays, key=abs)
     if abs(furthest) < shortest:
         return {}
@@ -226,30 +367,71 @@ def _check_delays(settings: Settings, n_rows: Sequence[tuple[str, int]]) -> dict
     }
 
 
-def _held_out_rows(groups: Array, settings: Settings) -> int:
-    """Make the folds that the fit will make; how many rows nested cross-validation scores, else 0."""
-    if settings.use_train_test_split:
-        _made(lambda: inner_folds(groups, settings), "n_inner_folds")
-        return 0
-    outer = _made(lambda: outer_folds(groups, settings), "n_outer_folds")
-    numbers = sorted(range(len(outer)), key=lambda number: len(outer[number].train))
-    for number in numbers[:_OUTER_FOLDS_LOOKED_AT]:
-        labels = groups[outer[number].train]
-        _made(
-            lambda labels=labels: inner_folds(labels, settings),
+# ---------------------------------------------------------------------- folds
+
+
+def _make_folds(draft: _Draft, settings: Settings, looked_at: int | None) -> None:
+    """Put the folds into a draft, each made once."""
+    groups = draft.groups
+    if draft.test:
+        draft.inner_folds = (_folds(groups, settings, "n_inner_folds"),)
+        return
+    draft.outer_folds = outer = _folds(groups, settings, "n_outer_folds")
+    fewest_first = sorted(range(len(outer)), key=lambda number: len(outer[number].train))
+    inner = {
+        number: _folds(
+            groups[outer[number].train],
+            settings,
             "n_inner_folds",
             where=f"Inner folds within outer fold {number + 1} of {len(outer)}: ",
         )
-    return len(np.unique(np.concatenate([fold.test for fold in outer])))
+        for number in fewest_first[:looked_at]
+    }
+    draft.inner_folds = tuple(inner[number] for number in sorted(inner))
 
 
-def _made(make: Callable[[], list[ridge.Fold]], n_folds: str, *, where: str = "") -> list[ridge.Fold]:
-    """Folds, or a SettingsError that names the setting which `make_folds` objects to."""
+def _folds(groups: Array, settings: Settings, n_folds: str, *, where: str = "") -> tuple[ridge.Fold, ...]:
+    """Folds of rows by the settings, where `n_folds` names the setting that counts them."""
     try:
-        return make()
+        made = ridge.make_folds(
+            len(groups),
+            folding_type=settings.folding_type,
+            n_folds=getattr(settings, n_folds),
+            chunk_length=settings.chunk_length,
+            groups=groups,
+            seed=settings.seed,
+        )
     except ridge.FoldError as error:
-        field = {"n_folds": n_folds, "groups": "folding_type", "trim_size": "folding_type"}
-        raise SettingsError(field.get(error.argument, error.argument), f"{where}{error}") from None
+        named = {"n_folds": n_folds, "groups": "folding_type", "trim_size": "folding_type"}
+        raise SettingsError(named.get(error.argument, error.argument), f"{where}{error}") from None
+    return tuple(made)
+
+
+def _given_folds(given: Sequence[ridge.Fold], n_rows: int, settings: Settings) -> tuple[ridge.Fold, ...]:
+    """Folds from the caller, checked against the rows that they number."""
+    if not settings.use_train_test_split:
+        raise ValueError(
+            "inner_folds number the rows of one training set, but use_train_test_split=False makes one per outer "
+            "fold; leave inner_folds out."
+        )
+    return tuple(ridge.check_folds(given, n_rows))
+
+
+def _check_held_out(settings: Settings, draft: _Draft, *, block_known: bool) -> dict[str, str]:
+    """Held-out rows that are too few for their p-values."""
+    if draft.test:
+        n_rows = sum(draft.n_kept[story.name] for story in draft.test)
+    else:
+        n_rows = len(np.unique(np.concatenate([fold.test for fold in draft.outer_folds])))
+    if settings.significance == "permutation" and block_known:
+        return _check_blocks(settings, n_rows)
+    if settings.significance == "parametric" and n_rows < _LEAST_PARAMETRIC:
+        names = ", ".join(story.name for story in draft.test)
+        return {
+            "trimming": f"{names} (test story): trimming keeps {n_rows} rows, and p-values need {_LEAST_PARAMETRIC} or "
+            f"more; keep more rows or hold out more stories."
+        }
+    return {}
 
 
 def _check_blocks(settings: Settings, n_rows: int) -> dict[str, str]:
@@ -271,47 +453,3 @@ def _check_blocks(settings: Settings, n_rows: int) -> dict[str, str]:
         "block_trs": f"The permutation test needs {LEAST_BLOCKS} blocks or more, and {n_rows} held-out rows in blocks "
         f"of {settings.block_trs} TRs make {n_blocks}; {advice} or hold out more stories."
     }
-
-
-def refuse(assembly: Assembly, settings: Settings) -> None:
-    """Raise the first of `check`'s problems as a `SettingsError`."""
-    for name, message in check(assembly, settings).items():
-        raise SettingsError(name, message)
-
-
-EXPECTED_WIDTH = 300  # columns of a file of word vectors
-
-
-@dataclass(frozen=True)
-class FitShape:
-    """Sizes of a fit: rows to train on and to predict, columns, voxels, and the rows of its longest story."""
-
-    n_rows: int
-    n_test_rows: int
-    n_columns: int
-    n_voxels: int
-    longest_story: int
-
-
-def fit_shape(assembly: Assembly, settings: Settings) -> FitShape:
-    """The shape of the fit that a run with these settings makes."""
-    split = split_stories(assembly, settings)
-    train = [n_kept_rows(assembly.stories[s], settings.trimming, test=False) for s in split.train]
-    test = [n_kept_rows(assembly.stories[s], settings.trimming, test=True) for s in split.test]
-    width = sum(_width(settings, modality) for modality in (settings.modality, *settings.joined_with))
-    return FitShape(
-        n_rows=sum(train),
-        n_test_rows=sum(test) if settings.use_train_test_split else sum(train),
-        n_columns=width * len(settings.fir_delays),
-        n_voxels=assembly.n_voxels,
-        longest_story=max([*train, *test]),
-    )
-
-
-def _width(settings: Settings, modality: str) -> int:
-    """Columns of a feature space before delays."""
-    if modality == "wordrate":
-        return 1
-    if modality == "embeddings" and settings.embedding is not None:
-        return EXPECTED_WIDTH
-    return features.model_info(settings.model_name).d_model or EXPECTED_WIDTH

@@ -35,7 +35,7 @@ class Result:
     row_times : {story: (rows,)}, seconds from the start of the sound
     metrics : {"median_score": ..., ...}, see `scoring.summarise`; and by region of the data
         {"AC/median_score": ..., ...}, see `scoring.region_metrics`
-    provenance : versions, time, seconds by stage, digest of the data (`provenance.assembly_digest`)
+    provenance : versions, time, seconds by stage, digest of the data (`assembly_digest`)
     notes : what was noticed on the way, a sentence each, such as columns without variance
     subject, surface, rois, voxel_names, simulated : the assembly's
     """
@@ -70,7 +70,8 @@ class Result:
         )
 
 
-def _provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
+def provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
+    """When and where a run was made, with what versions, and its seconds by stage."""
     packages = ("numpy", "scipy", "torch", "transformer-lens", "pycortex")
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

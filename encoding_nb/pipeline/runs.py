@@ -1,50 +1,53 @@
-"""One fit, from words and BOLD to scores per voxel: the order of the stages is written here, once.
-
-The panel, a notebook cell, the command line and a sweep all call `run_steps` (or `run`, which
-drains it). It is a generator: whoever drains it may stop between any two steps.
-
-It stands above both the pipeline, which knows nothing of records, and the records, which are made of results.
-"""
+"""One fit, from words and BOLD to scores per voxel: the order of the stages is written here, once."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from .. import _progress, features, ridge, scoring
-from .._progress import Progress
+from .._progress import Count, Progress
 from ..assembly import Array, Assembly, require_assembly
-from ..settings import Settings, SettingsError, require_settings
-from . import estimates, matrices
+from ..settings import Settings, require_settings
 from .clock import Clock
-from .plan import Split, inner_folds, refuse, split_stories, story_numbers
-from .result import Result, _provenance
+from .estimates import refuse_too_large
+from .matrices import DesignMatrices, Inputs, design_matrices, story_ceiling
+from .plan import Plan, check, plan_run
+from .result import Result, provenance
 
 
-def run_steps(
+def run(
     assembly: Assembly,
     settings: Settings,
     *,
     memory: Any = None,
     inner_folds: Sequence[ridge.Fold] | None = None,
-    inputs: matrices.Inputs | None = None,
-) -> Generator[Progress, None, Result]:
-    """Fit and score, as a generator that yields `Progress` and returns the `Result`.
+    inputs: Inputs | None = None,
+    progress: bool | Callable[[Progress], None] = True,
+) -> Result:
+    """Fit and score.
 
     Parameters
     ----------
     assembly, settings
-    memory : joblib.Memory, optional
-        Where activations are kept; None takes `activations.default_memory()`.
+    memory : joblib.Memory or path, optional
+        Where activations are kept; None takes `features.default_memory()`.
     inner_folds : pairs of (train, test) row numbers, optional
         Over the training stories' kept rows below each other, in place of those that the settings make.
         Only with a train/test split.
-    inputs : matrices.Inputs, optional
+    inputs : Inputs, optional
         Where features, responses and noise ceilings come from: a sweep gives one that its runs share, the panel
-        `KeptInputs`, which leave for the next run what it will find the same.
+        `KeptResponses`, which keep responses for the next run.
+    progress : bool or function
+        True shows a bar on standard error. A function is called with each `Progress`, in this thread. To cancel the
+        run, raise `Cancelled` from it.
+
+    Returns
+    -------
+    Result
 
     Raises
     ------
@@ -56,61 +59,34 @@ def run_steps(
     TypeError
         No Assembly, or no Settings, such as a mapping of them.
     """
-    require_assembly(assembly, "run_steps")
-    require_settings(settings, "run_steps")
-    heard: list[str] = []
-    steps = _steps(assembly, settings, memory=memory, inner_folds=inner_folds, inputs=inputs)
-    try:
-        while True:
-            with _progress.listening(heard):
-                step = next(steps)
-            yield step
-    except StopIteration as stop:
-        return replace(stop.value, notes=tuple(heard))
-    finally:
-        steps.close()
+    require_assembly(assembly, "run")
+    require_settings(settings, "run")
+    notes: list[str] = []
+    inputs = Inputs() if inputs is None else inputs
+    with _progress.shown(progress) as tell, _progress.listening(notes):
+        plan = plan_run(assembly, settings, memory=memory, inner_folds=inner_folds)
+        _note_unused(settings)
+        refuse_too_large(plan, inputs)
+        clock = Clock(tell, _shares(plan))
+        sampled = story_features(plan, inputs, clock)
+        with clock.stage("design"):
+            clock.tell(0, 1, "design matrix")
+            data = design_matrices(plan, sampled, inputs)
+        with clock.stage("ridge"):
+            held_out = fit_ridge(plan, data, inputs, clock)
+        with clock.stage("scores"):
+            result = score(plan, held_out, inputs, clock)
+    return replace(result, notes=tuple(notes))
 
 
-def _steps(
-    assembly: Assembly,
-    settings: Settings,
-    *,
-    memory: Any,
-    inner_folds: Sequence[ridge.Fold] | None,
-    inputs: matrices.Inputs | None,
-) -> Generator[Progress, None, Result]:
-    """The stages of `run_steps`, one after the other."""
-    refuse(assembly, settings)
-    _note_unused(settings)
-    given = _checked_folds(assembly, settings, inner_folds)
-    inputs = inputs or matrices.Inputs()
-    memory = features.default_memory() if memory is None else memory
-    try:
-        to_compute = estimates.refuse_too_large(assembly, settings, memory=memory)
-    except SettingsError:
-        if not inputs.forget():
-            raise
-        to_compute = estimates.refuse_too_large(assembly, settings, memory=memory)
-    split = split_stories(assembly, settings)
-    names = (*split.train, *split.test)
-    permuted = settings.significance == "permutation"
-    clock = Clock(
-        {
-            "features": 5.0 if to_compute else 0.2,
-            "design": 0.2,
-            "ridge": 1.0,
-            "scores": 2.0 if permuted else 0.2,
-        }
-    )
-
-    with clock.stage("features"):
-        sampled = yield from _feature_stage(assembly, names, settings, memory, inputs, clock, to_compute)
-    if settings.use_train_test_split:
-        held_out = yield from _held_out_fit(assembly, split, settings, sampled, given, inputs, clock)
-    else:
-        held_out = yield from _nested_fit(assembly, split, settings, sampled, inputs, clock)
-    with clock.stage("scores"):
-        return (yield from _score_steps(assembly, settings, held_out, inputs, clock))
+def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> None:
+    """Do what every run on these data needs once: tokenizer and noise ceilings. Quiet where `check` objects."""
+    if check(assembly, settings):
+        return
+    plan = plan_run(assembly, settings, memory=memory)
+    _ = plan.lacking  # reads the tokenizer
+    for story in plan.test or plan.train:
+        story_ceiling(story, plan.bold_rows[story.name])
 
 
 def _note_unused(settings: Settings) -> None:
@@ -118,77 +94,71 @@ def _note_unused(settings: Settings) -> None:
         _progress.warn(
             f"test_stories ({', '.join(settings.test_stories) or 'none'}) are not used: with "
             f"use_train_test_split=False every story is held out in turn.",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
-def _checked_folds(
-    assembly: Assembly, settings: Settings, given: Sequence[ridge.Fold] | None
-) -> Sequence[ridge.Fold] | None:
-    """Folds from outside, held against the rows they number; None where the settings make them."""
-    if given is None:
-        return None
-    if not settings.use_train_test_split:
-        raise ValueError(
-            "inner_folds number the rows of one training set, but use_train_test_split=False makes one per outer "
-            "fold; leave inner_folds out."
-        )
-    return ridge.check_folds(
-        given, len(story_numbers(assembly, split_stories(assembly, settings).train, settings))
-    )
+def _shares(plan: Plan) -> dict[str, float]:
+    """What part of a run's time each stage takes, about."""
+    return {
+        "features": 5.0 if plan.missing else 0.2,
+        "design": 0.2,
+        "ridge": 1.0,
+        "scores": 2.0 if plan.settings.significance == "permutation" else 0.2,
+    }
 
 
-def _feature_stage(
-    assembly: Assembly,
-    names: Sequence[str],
-    settings: Settings,
-    memory: Any,
-    inputs: matrices.Inputs,
-    clock: Clock,
-    to_compute: Mapping[str, int],
-) -> Generator[Progress, None, dict[str, Array]]:
-    """{story: (n_trs, n_features)} features on each story's whole TR grid.
+def story_features(plan: Plan, inputs: Inputs, clock: Clock) -> dict[str, features.JoinedFeatures]:
+    """{story: features on its whole TR grid}.
 
-    Stories that are not in `to_compute` are read from the cache at once: their words say nothing of the rate.
+    Stories that are cached are read at once: their words say nothing of the rate.
     """
-    sampled = {}
-    n_words = [len(assembly.stories[name].words) for name in names]
-    read = [0 if name in to_compute else count for name, count in zip(names, n_words, strict=True)]
-    for i, name in enumerate(names):
-        steps = inputs.sampled_steps(assembly.stories[name], settings, memory=memory)
-        before = sum(n_words[:i])
-        try:
-            while True:
-                done, total = next(steps)
-                share = done / max(total, 1)
-                at_once = (sum(read[:i]) + read[i] * share, sum(read))
-                yield clock.progress(before + n_words[i] * share, sum(n_words), name, at_once=at_once)
-        except StopIteration as stop:
-            sampled[name] = stop.value.values
+    n_words = {story.name: len(story.words) for story in plan.stories}
+    read = {name: 0 if name in plan.missing else count for name, count in n_words.items()}
+    sampled: dict[str, features.JoinedFeatures] = {}
+    with clock.stage("features"):
+        for story in plan.stories:
+            progress = _words_done(clock, n_words, read, story.name, finished=list(sampled))
+            sampled[story.name] = inputs.sampled(plan, story, progress)
     return sampled
 
 
-def _forward(steps: Generator, clock: Clock, detail: str) -> Generator[Progress, None, Any]:
-    """Turn an array function's (done, total) into `Progress`; returns what it returns."""
-    try:
-        while True:
-            yield clock.progress(*next(steps), detail)
-    except StopIteration as stop:
-        return stop.value
+def _words_done(
+    clock: Clock, n_words: Mapping[str, int], read: Mapping[str, int], name: str, *, finished: Sequence[str]
+) -> Count:
+    """Tells progress in one story as words of all stories; `read`: those that are cached, by story."""
+    before, total = sum(n_words[story] for story in finished), sum(n_words.values())
+    read_before, all_read = sum(read[story] for story in finished), sum(read.values())
+
+    def tell(done: int, of: int) -> None:
+        share = done / max(of, 1)
+        at_once = (read_before + read[name] * share, all_read)
+        clock.tell(before + n_words[name] * share, total, name, at_once=at_once)
+
+    return tell
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What was predicted without having been fitted: per story, and which of its kept rows these are."""
+    """What was predicted without having been fitted.
+
+    Attributes
+    ----------
+    best_alphas : (n_voxels,), or (n_outer_folds, n_voxels)
+    predictions, measured : (n_held_out_rows, n_voxels), the stories' rows below each other
+    rows : {story: which of its kept rows these are}
+    """
 
     best_alphas: Array
-    predictions: dict[str, Array]
-    measured: dict[str, Array]
-    rows: dict[str, Array]
+    predictions: Array
+    measured: Array
+    rows: Mapping[str, Array]
 
 
-def _ridge_options(settings: Settings) -> dict[str, Any]:
-    return {
+def fit_ridge(plan: Plan, data: DesignMatrices, inputs: Inputs, clock: Clock) -> HeldOut:
+    """Fit the training rows; predict the test stories, or every row from outer folds that do not hold it."""
+    settings = plan.settings
+    options = {
         "alphas": settings.alphas,
         "single_alpha": settings.single_alpha,
         "use_corr": settings.use_corr,
@@ -196,116 +166,68 @@ def _ridge_options(settings: Settings) -> dict[str, Any]:
         "prediction_floor": settings.prediction_floor,
         "device": "cuda" if settings.device == "cuda" else "cpu",
     }
-
-
-def _held_out_fit(
-    assembly: Assembly,
-    split: Split,
-    settings: Settings,
-    sampled: Mapping[str, Array],
-    given: Sequence[ridge.Fold] | None,
-    inputs: matrices.Inputs,
-    clock: Clock,
-) -> Generator[Progress, None, HeldOut]:
-    """Fit on the training stories, predict the test stories."""
-    with clock.stage("design"):
-        yield clock.progress(0, 1, "design matrix")
-        X = inputs.stack_features(assembly, split.train, sampled, settings)
-        Y = inputs.stack_responses(assembly, split.train, settings)
-        test = {
-            s: inputs.matched_rows(assembly.stories[s], sampled[s], settings, test=True) for s in split.test
-        }
-    with clock.stage("ridge"):
-        steps = ridge.ridge_steps(
-            X,
-            Y,
-            X_test=np.concatenate([x for x, _ in test.values()]),
-            Y_test=np.concatenate([y for _, y in test.values()]),
-            folds=given or inner_folds(story_numbers(assembly, split.train, settings), settings),
-            derived=inputs.derived(X),
-            **_ridge_options(settings),
+    if plan.test:
+        fitted = ridge.ridge_cv(
+            data.X,
+            data.Y,
+            X_test=data.X_test,
+            folds=plan.inner_folds[0],
+            derived=inputs.derived(data.X),
+            progress=clock.count("one alpha per voxel"),
+            **options,
         )
-        fitted = yield from _forward(steps, clock, "one alpha per voxel")
-    stops = np.cumsum([len(x) for x, _ in test.values()])
-    predictions = dict(zip(test, np.split(fitted.predictions, stops[:-1]), strict=True))
-    rows = {name: np.arange(len(y)) for name, (_, y) in test.items()}
-    return HeldOut(fitted.best_alphas, predictions, {name: y for name, (_, y) in test.items()}, rows)
-
-
-def _nested_fit(
-    assembly: Assembly,
-    split: Split,
-    settings: Settings,
-    sampled: Mapping[str, Array],
-    inputs: matrices.Inputs,
-    clock: Clock,
-) -> Generator[Progress, None, HeldOut]:
-    """Predict every story from outer folds that do not hold the row."""
-    groups = story_numbers(assembly, split.train, settings)
-    how = {
-        "folding_type": settings.folding_type,
-        "chunk_length": settings.chunk_length,
-        "groups": groups,
-        "seed": settings.seed,
-    }
-    with clock.stage("design"):
-        yield clock.progress(0, 1, "design matrix")
-        X = inputs.stack_features(assembly, split.train, sampled, settings)
-        Y = inputs.stack_responses(assembly, split.train, settings)
-    with clock.stage("ridge"):
-        outer = ridge.make_folds(len(X), n_folds=settings.n_outer_folds, **how)
-        steps = ridge.nested_steps(
-            X, Y, outer_folds=outer, n_inner_folds=settings.n_inner_folds, **how, **_ridge_options(settings)
-        )
-        fitted = yield from _forward(steps, clock, "nested cross-validation")
-    # Trimmed foldings and time series leave rows that no fold scores.
-    scored = np.zeros(len(X), dtype=bool)
-    scored[np.concatenate([fold.test for fold in outer])] = True
-    kept = {name: (groups == number) & scored for number, name in enumerate(split.train)}
-    return HeldOut(
-        fitted.fold_alphas,
-        {name: fitted.predictions[mask] for name, mask in kept.items()},
-        {name: Y[mask] for name, mask in kept.items()},
-        {name: np.flatnonzero(scored[groups == number]) for number, name in enumerate(split.train)},
+        rows = {story.name: np.arange(plan.n_kept[story.name]) for story in plan.test}
+        return HeldOut(fitted.best_alphas, fitted.predictions, data.Y_test, rows)
+    nested = ridge.nested_cv(
+        data.X,
+        data.Y,
+        outer_folds=plan.outer_folds,
+        inner_folds=plan.inner_folds,
+        progress=clock.count("nested cross-validation"),
+        **options,
     )
+    # Trimmed foldings and time series leave rows that no fold scores.
+    scored = np.zeros(len(plan.groups), dtype=bool)
+    scored[np.concatenate([fold.test for fold in plan.outer_folds])] = True
+    rows = {
+        story.name: np.flatnonzero(scored[plan.groups == number]) for number, story in enumerate(plan.train)
+    }
+    predictions = nested.predictions if scored.all() else nested.predictions[scored]
+    return HeldOut(nested.fold_alphas, predictions, data.Y[scored], rows)
 
 
-def _score_steps(
-    assembly: Assembly, settings: Settings, held_out: HeldOut, inputs: matrices.Inputs, clock: Clock
-) -> Generator[Progress, None, Result]:
-    """Correlations, p-values, noise ceiling and metrics of held-out predictions."""
-    yield clock.progress(0, 1, "correlations and noise ceiling")
-    test = settings.use_train_test_split
-    predictions, measured = held_out.predictions, held_out.measured
-    all_Y = np.concatenate(list(measured.values()))
-    all_Y_hat = np.concatenate(list(predictions.values()))
-    scores = scoring.correlation(all_Y, all_Y_hat)
-    parametric = scoring.correlation_pvalues(scores, len(all_Y), alternative=settings.alternative)
+def score(plan: Plan, held_out: HeldOut, inputs: Inputs, clock: Clock) -> Result:
+    """Correlations, p-values, noise ceilings and metrics of held-out predictions."""
+    settings, assembly = plan.settings, plan.assembly
+    Y, Y_hat = held_out.measured, held_out.predictions
+    clock.tell(0, 1, "correlations and noise ceiling")
+    scores = scoring.correlation(Y, Y_hat)
+    pvalues = scoring.correlation_pvalues(scores, len(Y), alternative=settings.alternative)
+    significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
     if settings.significance == "permutation":
-        provisional, _ = scoring.fdr(parametric, q=settings.fdr_q)
-        yield replace(clock.progress(0, 1, "permutation test"), scores=scores, significant=provisional)
-        steps = scoring.permutation_steps(
-            all_Y,
-            all_Y_hat,
+        clock.tell(0, 1, "permutation test", scores=scores, significant=significant)
+        pvalues = scoring.permutation_pvalues(
+            Y,
+            Y_hat,
             block_trs=settings.block_trs,
             n_permutations=settings.n_permutations,
             seed=settings.seed,
             alternative=settings.alternative,
             tail="normal",
+            progress=clock.count("permutation test"),
         )
-        pvalues = yield from _forward(steps, clock, "permutation test")
-    else:
-        pvalues = parametric
-    significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
-    ceilings = inputs.noise_ceilings(assembly, settings, tuple(measured), test=test)
-    times = {
-        name: settings.trimming.features(assembly.stories[name].tr_times, test=test)[rows]
-        for name, rows in held_out.rows.items()
-    }
+        significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
+    names = list(held_out.rows)
+    stops = np.cumsum([len(rows) for rows in held_out.rows.values()])[:-1]
+    measured = dict(zip(names, np.split(Y, stops), strict=True))
+    predictions = dict(zip(names, np.split(Y_hat, stops), strict=True))
+    stories = {name: assembly.stories[name] for name in names}
+    ceilings = {name: inputs.noise_ceiling(story, plan.bold_rows[name]) for name, story in stories.items()}
+    ceilings = {name: ceiling for name, ceiling in ceilings.items() if ceiling is not None}
     return Result(
         settings=settings,
         scores=scores,
-        story_scores={name: scoring.correlation(measured[name], predictions[name]) for name in measured},
+        story_scores={name: scoring.correlation(measured[name], predictions[name]) for name in names},
         best_alphas=held_out.best_alphas,
         pvalues=pvalues,
         significant=significant,
@@ -313,61 +235,18 @@ def _score_steps(
         story_noise_ceiling=ceilings,
         predictions=predictions,
         measured=measured,
-        row_times=times,
+        row_times={
+            name: story.tr_times[plan.feature_rows[name]][held_out.rows[name]]
+            for name, story in stories.items()
+        },
         metrics={
             **scoring.summarise(scores, significant),
             **scoring.region_metrics(scores, significant, assembly.rois),
         },
-        provenance=_provenance(clock.so_far()) | {"data_digest": inputs.data_digest(assembly)},
+        provenance=provenance(clock.so_far()) | {"data_digest": inputs.data_digest(assembly)},
         subject=assembly.subject,
         surface=assembly.surface,
         rois=assembly.rois,
         voxel_names=assembly.voxel_names,
         simulated=assembly.simulated,
     )
-
-
-def run(
-    assembly: Assembly,
-    settings: Settings,
-    *,
-    progress: bool = True,
-    **options: Any,
-) -> Result:
-    """Fit and score; see `pipeline.run_steps`, which this drains.
-
-    Parameters
-    ----------
-    assembly, settings
-    progress : bool
-        Show a bar on standard error.
-    options : those of `run_steps`
-
-    Returns
-    -------
-    Result
-
-    Raises
-    ------
-    SettingsError, ValueError
-        As `run_steps`.
-    TypeError
-        As `run_steps`.
-    """
-    from tqdm import tqdm
-
-    require_assembly(assembly, "run")
-    require_settings(settings, "run")
-    steps = run_steps(assembly, settings, **options)
-
-    bar = tqdm(total=100, disable=not progress, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}")
-    with bar:
-        try:
-            while True:
-                step = next(steps)
-                bar.set_description_str(f"{step.stage}: {step.detail}", refresh=False)
-                bar.update(100 * step.overall - bar.n)
-        except StopIteration as stop:
-            bar.update(100 - bar.n)
-            result = stop.value
-    return result

@@ -1,6 +1,6 @@
 """Figures of results, designs and time courses."""
 
-from .._figures import new_axes
+from .._figures import new_axes, new_figure
 from ._style import (
     CHOSEN,
     MEASURED,
@@ -14,10 +14,16 @@ from ._style import (
     voxel_words,
     whose,
 )
-from .comparison import plot_best_layer, plot_comparison, plot_difference_map, plot_partition
+from .comparison import (
+    plot_best_layer,
+    plot_comparison,
+    plot_difference_map,
+    plot_pair_map,
+    plot_partition,
+)
 from .design import plot_delays, plot_timeline, plot_trimming
-from .regions import plot_rois, region_picture
-from .results import plot_alphas, plot_flatmap, plot_layers, plot_stories
+from .regions import plot_regions, plot_rois, region_picture
+from .results import plot_alphas, plot_flatmap, plot_layers, plot_profile, plot_stories
 from .voxel import plot_voxel
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
     "beside",
     "known_story",
     "new_axes",
+    "new_figure",
     "plot_alphas",
     "plot_best_layer",
     "plot_comparison",
@@ -36,7 +43,10 @@ __all__ = [
     "plot_difference_map",
     "plot_flatmap",
     "plot_layers",
+    "plot_pair_map",
     "plot_partition",
+    "plot_profile",
+    "plot_regions",
     "plot_rois",
     "plot_stories",
     "plot_timeline",

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._figures import entitle, new_figure
 from .._validation import require_result
-from ..brain import Regions, region_masks, roi_table
+from ..brain import Regions, draw_lock, region_masks, roi_table
 from ..scoring import checked_flags
 from ._style import ALL, CHOSEN, SCORE, axes_or_new, heading, interval, known_story, patch, tidy
 
@@ -165,8 +165,6 @@ def region_picture(
     lookup : int32, (height, width), the region whose row a pixel lies in; -1 elsewhere
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    from ..brain import draw_lock
 
     with draw_lock:
         figure, columns = draw_regions(values, names, significant=significant, units=units, limits=limits)

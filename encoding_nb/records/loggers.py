@@ -14,8 +14,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -262,9 +264,6 @@ def _has_login(settings: Any) -> bool:
     given = (getattr(settings, name, None) for name in ("api_key", "identity_token_file"))
     if os.environ.get("WANDB_API_KEY") or any(given):
         return True
-    from netrc import NetrcParseError, netrc
-    from urllib.parse import urlsplit
-
     host = urlsplit(str(settings.base_url)).hostname or ""
     for file in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
         try:

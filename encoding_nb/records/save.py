@@ -1,4 +1,15 @@
-"""A run on disk: arrays, tables, pictures, and what a record says of its making.
+"""A run on disk: one folder each, whole or not there, and what a record says of its making.
+
+    results/2026-01-31T120000Z_1a2b3c4d/
+        settings.json               what was asked, as `Settings.from_json` reads it
+        metrics.json                the summary numbers, and those by region ("AC/median_score"); null is a number
+                                    that does not exist
+        arrays.npz                  every array of the Result; no pickles
+        flatmap.png, stories.png, alphas.png
+        dataset_description.json    provenance in the manner of BIDS derivatives, and the files with their SHA-256
+
+A record is written under a name that starts with a dot, brought to the disk file by file, and renamed in one
+step. A run that is killed leaves at most such a dotted folder, which `list_runs` calls unfinished.
 
 The description's keys follow BIDS' dataset_description.json for derivatives where BIDS has one (Name, BIDSVersion,
 DatasetType, GeneratedBy, SourceDatasets; bids-specification.readthedocs.io, "Modality agnostic files").
@@ -109,7 +120,7 @@ def save_run(
         Made if need be. The record is the folder `<UTC time>_<digest>` in it; the digest is of settings,
         data, scores, name and extra, so that saving the same once more finds the same folder and returns it.
     assembly : Assembly, optional
-        The data of the run, for its digest (`provenance.assembly_digest`) and for what they were loaded from.
+        The data of the run, for its digest (`assembly.assembly_digest`) and for what they were loaded from.
     run_name : str, optional
         A name to find it by.
     figures, svg : bool

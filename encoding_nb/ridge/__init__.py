@@ -3,7 +3,7 @@
 from ._fit import OPERATOR_BYTES
 from ._problem import PROJECTION_BYTES, column_moments, tile_width, workers_for
 from ._solvers import SLAB_SIDE
-from .cv import derive_steps, huth_alphas, nested_cv, nested_steps, ridge_cv, ridge_steps
+from .cv import huth_alphas, nested_cv, ridge_cv
 from .folds import FOLDING_TYPES, Fold, FoldError, check_folds, make_folds
 
 __all__ = [
@@ -15,13 +15,10 @@ __all__ = [
     "FoldError",
     "check_folds",
     "column_moments",
-    "derive_steps",
     "huth_alphas",
     "make_folds",
     "nested_cv",
-    "nested_steps",
     "ridge_cv",
-    "ridge_steps",
     "tile_width",
     "workers_for",
 ]

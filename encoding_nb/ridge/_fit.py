@@ -13,28 +13,29 @@ import queue
 import shutil
 import tempfile
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .._machine import blas_by_thread, blas_limited
+from .._progress import Count
 from . import _problem, _solvers
-from ._problem import Array, Fit, Meter, Voxels, is_flat, may_be_flat, scan_steps
+from ._problem import Array, Fit, Meter, Voxels, is_flat, may_be_flat, scan
 from ._solvers import Operators
 
 
 class Refit:
     """Weights and test predictions of a tile, given each voxel's alpha. Fills the arrays of the result."""
 
-    def __init__(
-        self, fit: Fit, voxels: Voxels | None, weights: Array | None, predictions: Array | None
-    ) -> None:
+    def __init__(self, fit: Fit, voxels: Voxels, weights: Array | None, predictions: Array | None) -> None:
         """Take the arrays to fill: weights (n_columns, n_voxels), predictions (n_test, n_voxels), or None."""
         self.fit, self.voxels, self.weights, self.predictions = fit, voxels, weights, predictions
         self.correlations = np.full(fit.Y.shape[1], np.nan) if fit.Y_test is not None else None
@@ -66,7 +67,7 @@ class Refit:
 
     def add_operator(self, j: int) -> None:
         """Keep the operator (n_test, n_rows) of alpha j, while the folds hold the inverse that it needs."""
-        if self.by_operators and j not in self.operators:
+        if j not in self.operators:
             fit = self.fit
             inverse = fit.inverse_at(float(fit.penalties[-1, j]))
             self.operators[j] = fit.xp.put(self.cross @ inverse, fit.dtype)
@@ -177,12 +178,10 @@ def fold_groups(fit: Fit) -> list[list[int]]:
     return groups
 
 
-def shared_operators(
-    fit: Fit, group: list[int], refit: Refit, meter: Meter
-) -> Generator[tuple[int, int], None, dict[int, list[Operators]]]:
+def shared_operators(fit: Fit, group: list[int], refit: Refit, meter: Meter) -> dict[int, list[Operators]]:
     """`build_operators`, or what a fit of the same X, folds and penalties has left of it."""
     if fit.derived is None or len(group) < len(fit.rows):  # the latter where they are too large together
-        return (yield from build_operators(fit, group, refit, meter))
+        return build_operators(fit, group, refit, meter)
     digest = sha256()
     for part in (*(part for rows in fit.rows for part in (rows.train, rows.test)), fit.penalties):
         digest.update(f"{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
@@ -190,25 +189,34 @@ def shared_operators(
     known, operators = fit.derived.pop("held-out operators", (None, None))
     if known != key:
         operators = None  # freed before the next are built
-        operators = yield from build_operators(fit, group, refit, meter)
+        operators = build_operators(fit, group, refit, meter)
     else:
-        yield meter.add(meter.build * len(fit.rows) * len(fit.alphas))
+        meter.add(meter.build * len(fit.rows) * len(fit.alphas))
     if sum(part.matrices.nbytes for parts in operators.values() for part in parts) <= _problem.KEPT_BYTES:
         fit.derived["held-out operators"] = (key, operators)
     return operators
 
 
-def build_operators(
-    fit: Fit, group: list[int], refit: Refit, meter: Meter
-) -> Generator[tuple[int, int], None, dict[int, list[Operators]]]:
+def build_operators(fit: Fit, group: list[int], refit: Refit, meter: Meter) -> dict[int, list[Operators]]:
     """Held-out operators of the folds in `group`, by fold number; and, in passing, those of the refit."""
-    settled: dict[int, list] = {number: [] for number in group}
+    xp, settled, gram_of = fit.xp, {number: [] for number in group}, None
     # Alphas outermost in the dual: there the folds share one inverse per alpha.
     pairs = [(j, number) for j in range(len(fit.alphas)) for number in group if not fit.hard[number, j]]
-    for j, number in pairs if fit.dual else sorted(pairs, key=lambda pair: pair[1]):
-        settled[number].append((j, *_settled(fit, _operator(fit, number, j))))
-        refit.add_operator(j)
-        yield meter.add(meter.build)
+    for j, number in pairs if fit.dual else sorted(pairs, key=itemgetter(1)):
+        rows, penalty = fit.rows[number], float(fit.penalties[number, j])
+        if fit.small[number]:
+            matrix = _solvers.small_operator(fit.X, rows, penalty, xp)
+        elif fit.dual:
+            matrix = _solvers.dual_operator(fit.gram, rows, penalty, fit.inverse_at, not fit.normalpha, xp)
+        else:
+            if gram_of != number:
+                gram_of, gram = number, _solvers.train_gram(fit.eigen[2], rows)
+            matrix = _solvers.primal_operator(fit.eigen[2], fit.eigen[0], rows, penalty, gram, xp)
+        settled[number].append((j, *_solvers.settle(matrix, fit.use_corr, fit.dtype, xp)))
+        del matrix  # or it would be held while the next is made
+        if refit.by_operators:
+            refit.add_operator(j)
+        meter.add(meter.build)
     operators = {}
     for number in group:
         # Taken out as it is stacked, so that the operators are not held twice.
@@ -217,28 +225,15 @@ def build_operators(
     for number in group:
         if fit.hard[number].any():
             operators.setdefault(number, []).append(_hard(fit, number))
-            yield meter.add(meter.build * int(fit.hard[number].sum()))
+            meter.add(meter.build * int(fit.hard[number].sum()))
     return operators
 
 
-def _operator(fit: Fit, number: int, j: int) -> Any:
-    rows, penalty = fit.rows[number], float(fit.penalties[number, j])
-    if fit.small[number]:
-        return _solvers.small_operator(fit.X, rows, penalty, fit.xp)
-    if fit.dual:
-        return _solvers.dual_operator(fit.gram, rows, penalty, fit.inverse_at, not fit.normalpha, fit.xp)
-    return _solvers.primal_operator(fit.eigen[2], fit.eigen[0], rows, penalty, fit.xp)
-
-
 def _hard(fit: Fit, number: int) -> Operators:
-    which = np.flatnonzero(fit.hard[number])
+    xp, which = fit.xp, np.flatnonzero(fit.hard[number])
     matrices = _solvers.hard_operators(fit.X, fit.rows[number], fit.penalties[number, which])
-    settled = [_settled(fit, fit.xp.put(matrix, float)) for matrix in matrices]
+    settled = [_solvers.settle(xp.put(m, float), fit.use_corr, fit.dtype, xp) for m in matrices]
     return _stacked([(j, *pair) for j, pair in zip(which, settled, strict=True)], True, fit)
-
-
-def _settled(fit: Fit, matrix: Any) -> tuple[Any, float]:
-    return _solvers.settle(matrix, fit.use_corr, fit.dtype, fit.xp)
 
 
 def _stacked(parts: list[tuple[int, Any, float]], on_rows: bool, fit: Fit) -> Operators:
@@ -288,7 +283,7 @@ def held_out_rows(fit: Fit, tile: Tile, test: Array) -> tuple[Any, Array, Array]
     the latter is NaN where they do not vary.
     """
     xp, rows = fit.xp, tile.block[test]
-    found = xp.empty(rows.shape[::-1], tile.y)
+    found = xp.empty(rows.shape[::-1], tile.y.dtype)
     raw, about_mean = np.empty((2, rows.shape[1]))
     for part in _solvers.slices(rows.shape[1], xp.columns_at_once):
         measured = xp.turned(rows[:, part])
@@ -305,10 +300,10 @@ def held_out_rows(fit: Fit, tile: Tile, test: Array) -> tuple[Any, Array, Array]
     return found, raw, about_mean
 
 
-def fold_scores(fit: Fit, operators: list[Operators], number: int, tile: Tile, floor: Array) -> Array:
+def fold_scores(fit: Fit, operators: list[Operators], number: int, tile: Tile, floor: Array | float) -> Array:
     """Held-out score of every alpha for the voxels of a tile: (n_alphas, n_tile), NaN where undefined.
 
-    number is the fold's; floor (n_tile,) is `prediction_floor` in the units of the tile.
+    number is the fold's; floor, (n_tile,) or one for all, is `prediction_floor` in the units of the tile.
     """
     rows = fit.rows[number]
     measured, raw, about_mean = held_out_rows(fit, tile, rows.test)
@@ -344,31 +339,41 @@ def choose(scores: Array, alphas: Array, dtype: np.dtype) -> Array:
     return order[np.argmax(ranked >= ranked.max(axis=0) - 8 * np.finfo(dtype).eps, axis=0)]
 
 
-def steps(jobs: Iterable[Generator[Any, None, None]], n_workers: int) -> Generator[Any, None, None]:
-    """What generators yield, each drained in one of `n_workers` threads; in turn and right here for one worker.
+# --- tiles side by side -----------------------------------------------------------------------------------
 
-    So, too, where BLAS cannot be held at one thread. An error in one is raised here. Closing stops every one of
-    them at its next step, and waits for that.
+Tell = Callable[[int], None]
+Job = Callable[[Tell], None]
+
+
+class _Stopped(BaseException):
+    """Ends a job at its next piece of work, because the fit was cancelled or another job failed."""
+
+
+def run_jobs(jobs: list[Job], n_workers: int, tell: Tell) -> None:
+    """Run jobs in `n_workers` threads; one after another in this thread for one worker.
+
+    Also in this thread where BLAS cannot be held at one thread. A job is given a function, and calls it with each
+    piece of work that it has done; `tell(work)` is then called in this thread. What a job or `tell` raises stops all
+    jobs at their next piece of work, and is raised here when their threads have ended.
     """
-    jobs = list(jobs)
-    if min(n_workers, len(jobs)) < 2:
-        yield from _in_turn(jobs)
-        return
-    with blas_limited(1) as had:
-        yield from _in_threads(jobs, n_workers) if had else _in_turn(jobs)
-
-
-def _in_turn(jobs: list[Generator]) -> Generator[Any, None, None]:
+    if min(n_workers, len(jobs)) > 1:
+        with blas_limited(1) as had:
+            if had:
+                _in_threads(jobs, n_workers, tell)
+                return
     for job in jobs:
-        yield from job
+        job(tell)
 
 
-def _in_threads(jobs: list[Generator], n_workers: int) -> Generator[Any, None, None]:
-    waiting, said, stop = jobs[::-1], queue.SimpleQueue(), threading.Event()
+def _in_threads(jobs: list[Job], n_workers: int, tell: Tell) -> None:
+    waiting = [partial(copy_context().run, job) for job in reversed(jobs)]
+    reports, stop = queue.SimpleQueue(), threading.Event()
     # Looked for here: several threads that list libraries at once may block each other.
     own = blas_by_thread()
     threads = [
-        threading.Thread(target=_work, args=(waiting, said, stop, own), name="encoding_nb-tile", daemon=True)
+        threading.Thread(
+            target=_work, args=(waiting, reports, stop, own), name="encoding_nb-tile", daemon=True
+        )
         for _ in range(min(n_workers, len(jobs)))
     ]
     try:
@@ -376,28 +381,33 @@ def _in_threads(jobs: list[Generator], n_workers: int) -> Generator[Any, None, N
             thread.start()
         at_work = len(threads)
         while at_work:
-            what, value = said.get()
-            if what == "error":
+            found = reports.get()
+            if isinstance(found, BaseException):
                 try:
-                    raise value
+                    raise found
                 finally:
-                    del value  # or this frame and the error would hold each other, and the fit's arrays
-            if what == "step":
-                yield value
-            else:
+                    del found  # or this frame and the error would hold each other, and the fit's arrays
+            if found is None:
                 at_work -= 1
+            else:
+                tell(found)
     finally:
         stop.set()
-        # Left half-drained, this may be collected as garbage by one of the workers, who cannot wait for themselves.
-        if threading.current_thread() not in threads:
-            for thread in threads:
-                if thread.ident is not None:  # it was started
-                    thread.join()
-        while not said.empty():  # or an error that nobody hears would hold itself, and the fit's arrays
-            said.get()
+        for thread in threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
+        while not reports.empty():  # or an error that nobody gets would hold itself, and the fit's arrays
+            reports.get()
 
 
-def _work(waiting: list[Generator], said: queue.SimpleQueue, stop: threading.Event, own: Any) -> None:
+def _work(waiting: list[Job], reports: queue.SimpleQueue, stop: threading.Event, own: Any) -> None:
+    """Run waiting jobs in this thread; reports each piece of work, an error, and None at the end."""
+
+    def tell(work: int) -> None:
+        reports.put(work)
+        if stop.is_set():
+            raise _Stopped
+
     try:
         with own.limit(limits=1):
             while not stop.is_set():
@@ -405,15 +415,12 @@ def _work(waiting: list[Generator], said: queue.SimpleQueue, stop: threading.Eve
                     job = waiting.pop()
                 except IndexError:
                     break
-                for value in job:
-                    said.put(("step", value))
-                    if stop.is_set():
-                        job.close()
-                        break
-    except BaseException as error:  # noqa: BLE001 - raised again by whoever drains `steps`
-        said.put(("error", error))
-    else:
-        said.put(("over", None))
+                job(tell)
+    except _Stopped:
+        pass
+    except BaseException as error:  # noqa: BLE001 - raised again by `_in_threads`
+        reports.put(error)
+    reports.put(None)
 
 
 log = logging.getLogger(__name__)
@@ -462,7 +469,7 @@ class RidgeResult:
     constant_columns: Array
 
 
-def fit_steps(
+def solve(
     fit: Fit,
     *,
     keep_weights: bool,
@@ -470,20 +477,21 @@ def fit_steps(
     weights_memory: int | None,
     keep_predictions: bool,
     all_scores: bool,
-) -> Generator[tuple[int, int], None, RidgeResult]:
-    """Scan Y; build operators and score the tiles, per group of folds; refit. See `ridge.ridge_steps`.
+    progress: Count,
+) -> RidgeResult:
+    """Scan Y; build operators and score the tiles, per group of folds; refit. See `ridge.ridge_cv`.
 
     Weights that go to a file are written under a temporary name, so a stopped fit leaves no half file.
     """
     shape = (fit.X.shape[1], fit.Y.shape[1])
     if weights_path is None:
         weights = weights_array(shape, fit.dtype, weights_memory) if keep_weights else None
-        return (yield from _fit_steps(fit, weights, keep_predictions, all_scores))
+        return _solve(fit, weights, keep_predictions, all_scores, progress)
     target = Path(weights_path)
     draft = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         weights = np.lib.format.open_memmap(draft, mode="w+", dtype=fit.dtype, shape=shape)
-        result = yield from _fit_steps(fit, weights, keep_predictions, all_scores)
+        result = _solve(fit, weights, keep_predictions, all_scores, progress)
         weights.flush()
         draft.replace(target)
     finally:
@@ -491,36 +499,28 @@ def fit_steps(
     return replace(result, weights=np.load(target, mmap_mode="r"))
 
 
-def shared_steps(fit: Fit) -> Generator[tuple[int, int], None, None]:
-    """Fill `fit.derived` with what a fit of these features, folds and penalties finds there; Y is not looked at."""
-    groups = fold_groups(fit)
-    if len(groups) > 1:  # too large together, so that none would be kept
-        return
-    refit = Refit(fit, None, None, None)
-    yield from shared_operators(fit, groups[0], refit, Meter(fit))
-    if refit.by_operators:
-        refit.prepare()
-
-
-def _fit_steps(
-    fit: Fit, weights: Array | None, keep_predictions: bool, all_scores: bool
-) -> Generator[tuple[int, int], None, RidgeResult]:
-    groups = fold_groups(fit)
-    meter = Meter(fit)
-    voxels = yield from _counted(scan_steps(fit), meter)
-    refit = Refit(fit, voxels, weights, _empty_predictions(fit) if keep_predictions else None)
+def _solve(
+    fit: Fit, weights: Array | None, keep_predictions: bool, all_scores: bool, progress: Count
+) -> RidgeResult:
+    groups, meter, n_voxels = fold_groups(fit), Meter(fit, progress), fit.Y.shape[1]
+    voxels = scan(fit, meter.add)
+    keep_predictions = keep_predictions and fit.X_test is not None
+    predictions = np.empty((len(fit.X_test), n_voxels), fit.dtype) if keep_predictions else None
+    refit = Refit(fit, voxels, weights, predictions)
     # sums of scores over folds, and how many were defined
-    totals = np.zeros((2, len(fit.alphas), fit.Y.shape[1]))
+    totals = np.zeros((2, len(fit.alphas), n_voxels))
     # One pass over Y does both, unless the choice of alpha needs all voxels or the folds come in groups.
     one_pass = len(groups) == 1 and not fit.single_alpha
+    last = refit if one_pass and refit.needed else None
     for group in groups:
-        operators = yield from shared_operators(fit, group, refit, meter)
-        if one_pass and refit.needed:
-            refit.prepare()
-        last = refit if one_pass and refit.needed else None
-        jobs = (_tile_steps(fit, tile, voxels, operators, totals, last) for tile in fit.tiles)
-        for work in steps(jobs, fit.n_workers):
-            yield meter.add(work)
+        operators = shared_operators(fit, group, refit, meter)
+        if last is not None:
+            last.prepare()
+        run_jobs(
+            [partial(_score_tile, fit, tile, voxels, operators, totals, last) for tile in fit.tiles],
+            fit.n_workers,
+            meter.add,
+        )
         del operators
     scores = _mean(totals)
     scores[:, ~voxels.usable] = np.nan
@@ -528,10 +528,12 @@ def _fit_steps(
     fitted = voxels.usable & (scored.any() if fit.single_alpha else scored)
     if refit.needed and not one_pass:
         refit.prepare()
-        jobs = (_refit_steps(fit, tile, voxels, refit, chosen, fitted) for tile in fit.tiles)
-        for work in steps(jobs, fit.n_workers):
-            yield meter.add(work)
-    yield meter.total, meter.total
+        run_jobs(
+            [partial(_refit_tile, fit, tile, voxels, refit, chosen, fitted) for tile in fit.tiles],
+            fit.n_workers,
+            meter.add,
+        )
+    progress(meter.total, meter.total)
     best = scores[chosen, np.arange(len(chosen))]
     return RidgeResult(
         alphas=fit.alphas,
@@ -550,44 +552,39 @@ def _fit_steps(
     )
 
 
-def _tile_steps(
+def _score_tile(
     fit: Fit,
     tile: slice,
     voxels: Voxels,
     operators: dict[int, list[Operators]],
     totals: Array,
     refit: Refit | None,
-) -> Generator[int, None, None]:
-    """Add one tile's scores in the folds of `operators` to `totals`, and refit it where all are there; yields work."""
-    loaded = load_tile(fit, tile, voxels)
-    floor = _floor(fit, voxels.scale[tile])
+    tell: Tell,
+) -> None:
+    """Add one tile's scores in the folds of `operators` to `totals`, and refit it where all are there; tells work."""
+    loaded, of_tile = load_tile(fit, tile, voxels), totals[:, :, tile]
+    # The prediction floor counts in Y's units as they are fitted but for powers of two.
+    floor = fit.prediction_floor if fit.standardize_Y else fit.prediction_floor / voxels.scale[tile]
     for number, of_fold in sorted(operators.items()):
-        _add(fold_scores(fit, of_fold, number, loaded, floor), totals[:, :, tile])
-        yield len(fit.alphas) * (tile.stop - tile.start)
+        scores = fold_scores(fit, of_fold, number, loaded, floor)
+        defined = np.isfinite(scores)
+        of_tile[0] += np.where(defined, scores, 0.0)
+        of_tile[1] += defined
+        tell(len(fit.alphas) * (tile.stop - tile.start))
     if refit is not None:
-        scores = _mean(totals[:, :, tile])
+        scores = _mean(of_tile)
         fitted = voxels.usable[tile] & np.isfinite(scores).any(axis=0)
         refit.run(tile, loaded.y, loaded.projected, choose(scores, fit.alphas, fit.dtype), fitted)
-        yield tile.stop - tile.start
+        tell(tile.stop - tile.start)
 
 
-def _refit_steps(
-    fit: Fit, tile: slice, voxels: Voxels, refit: Refit, chosen: Array, fitted: Array
-) -> Generator[int, None, None]:
-    """Refit one tile with the alphas that were chosen for it; yields work."""
+def _refit_tile(
+    fit: Fit, tile: slice, voxels: Voxels, refit: Refit, chosen: Array, fitted: Array, tell: Tell
+) -> None:
+    """Refit one tile with the alphas that were chosen for it; tells work."""
     loaded = load_tile(fit, tile, voxels)
     refit.run(tile, loaded.y, loaded.projected, chosen[tile], fitted[tile])
-    yield tile.stop - tile.start
-
-
-def _counted(steps: Generator, meter: Meter) -> Generator[tuple[int, int], None, Any]:
-    """Steps that count as no work: reading is little beside the fit."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield meter.add(0)
+    tell(tile.stop - tile.start)
 
 
 def weights_array(shape: tuple[int, int], dtype: np.dtype, limit: int | None) -> Array:
@@ -612,22 +609,6 @@ def weights_array(shape: tuple[int, int], dtype: np.dtype, limit: int | None) ->
     log.warning("Weights of %.1f GB stand in a temporary file in %s, not in memory.", size / 1e9, folder)
     with tempfile.TemporaryFile(prefix="encoding_nb-") as file:
         return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
-
-
-def _empty_predictions(fit: Fit) -> Array | None:
-    return None if fit.X_test is None else np.empty((len(fit.X_test), fit.Y.shape[1]), fit.dtype)
-
-
-def _floor(fit: Fit, scale: Array) -> Array:
-    """The prediction floor, which counts in Y's units as they are fitted but for powers of two."""
-    return np.full(len(scale), fit.prediction_floor) if fit.standardize_Y else fit.prediction_floor / scale
-
-
-def _add(scores: Array, totals: Array) -> None:
-    """Add a fold's scores (n_alphas, n_tile), where they are defined, to their sum and count."""
-    defined = np.isfinite(scores)
-    totals[0] += np.where(defined, scores, 0.0)
-    totals[1] += defined
 
 
 def _mean(totals: Array) -> Array:

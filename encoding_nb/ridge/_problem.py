@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._machine import n_threads
+from .._progress import Count
 from . import _solvers
 from ._solvers import Rows
 
@@ -29,7 +30,7 @@ KEPT_BYTES = 500_000_000
 
 @dataclass(frozen=True)
 class Fit:
-    """The checked inputs of one fit, named as in `ridge.ridge_steps`, and what is derived from X alone."""
+    """The checked inputs of one fit, named as in `ridge.ridge_cv`, and what is derived from X alone."""
 
     X: Array
     Y: Any
@@ -142,7 +143,7 @@ class Fit:
     @cached_property
     def tiles(self) -> list[slice]:
         """Slices of voxels."""
-        return list(_solvers.slices(self.Y.shape[1], self.tile))
+        return _solvers.slices(self.Y.shape[1], self.tile)
 
     def read(self, tile: slice, voxels: Voxels) -> Array:
         """Responses (n_rows, n_tile) as they are fitted; voxels that are not usable are zero."""
@@ -198,10 +199,8 @@ def workers_for(n_rows: int, n_voxels: int) -> int:
 
 def is_flat(low: Array, high: Array, dtype: np.dtype) -> Array:
     """Which columns vary by no more than the rounding of their dtype, from their least and largest value."""
-    low, high = (
-        low.astype(float),
-        high.astype(float),
-    )  # a difference of two integers may not fit into their type
+    # float64: a difference of two integers may not fit into their own type
+    low, high = low.astype(float), high.astype(float)
     return (high - low) <= 4 * _rounding(dtype) * np.maximum(np.abs(low), np.abs(high))
 
 
@@ -214,15 +213,17 @@ def may_be_flat(about_mean: Array, about_zero: Array, dtype: np.dtype) -> Array:
     return ~(about_mean > max(64 * _rounding(dtype) ** 2, 1e-20) * about_zero)
 
 
+@lru_cache
 def _rounding(dtype: np.dtype) -> float:
     return float(np.finfo(dtype if np.issubdtype(dtype, np.floating) else float).eps)
 
 
 class Meter:
-    """Counts work done, in units that stand for about equal times."""
+    """Counts work done, in units that stand for about equal times, and tells it."""
 
-    def __init__(self, fit: Fit) -> None:
+    def __init__(self, fit: Fit, progress: Count) -> None:
         """Estimate the total for a fit."""
+        self.progress = progress
         n, n_folds, n_alphas = len(fit.X), len(fit.rows), len(fit.alphas)
         # An operator costs about as much as scoring this many voxels with it.
         self.build = max(1, int(4 * n / n_folds) if not fit.dual else 2 * n // n_folds)
@@ -230,10 +231,10 @@ class Meter:
         self.total = self.build * n_folds * n_alphas
         self.total += sum((n_folds * n_alphas + 1) * (tile.stop - tile.start) for tile in fit.tiles)
 
-    def add(self, work: int) -> tuple[int, int]:
-        """Count `work` and tell (done, total)."""
+    def add(self, work: int) -> None:
+        """Count `work`, and call `progress(done, total)`."""
         self.done = min(self.done + work, self.total)
-        return self.done, self.total
+        self.progress(self.done, self.total)
 
 
 # Voxels with values beyond 2^20, or all below 2^-20, are scaled before float32 squares them; float32 itself
@@ -251,10 +252,18 @@ class Reading(NamedTuple):
     spread: Array
 
 
-def read_steps(
-    Y: Any, tiles: Iterable[slice], name: str, *, skip_nan: bool, moments: bool = False
-) -> Generator[None, None, Reading]:
-    """Read responses once, a tile of voxels a step; `mean` and `spread` are 0 and 1 unless `moments`.
+def read_responses(
+    Y: Any,
+    tiles: Iterable[slice],
+    name: str,
+    tell: Callable[[int], None],
+    *,
+    skip_nan: bool,
+    moments: bool = False,
+) -> Reading:
+    """Read responses once, a tile of voxels at a time; `mean` and `spread` are 0 and 1 unless `moments`.
+
+    `tell(0)` is called after each tile: reading counts as no work, as it is little beside the fit.
 
     Raises:
         ValueError: values are not finite, and skipping them was not asked for.
@@ -277,7 +286,7 @@ def read_steps(
             bad = ~np.isfinite(block)
             n_bad += int(bad.sum())
             bad_rows |= bad.any(axis=1)
-        yield
+        tell(0)
     if broken.any() and not skip_nan:
         raise ValueError(
             f"{name} must be finite, got {n_bad} NaN or infinite values in {broken.sum()} of {n_voxels} voxels, "
@@ -287,17 +296,17 @@ def read_steps(
     return Reading(flat, broken, size, mean, spread)
 
 
-def scan_steps(fit: Fit) -> Generator[None, None, Voxels]:
-    """Read Y and Y_test, and say of each voxel whether and in what units it is fitted.
+def scan(fit: Fit, tell: Callable[[int], None]) -> Voxels:
+    """Read Y and Y_test, and say of each voxel whether and in what units it is fitted; calls `tell(0)` for each tile.
 
     Raises:
         ValueError: values that are not finite, where skipping them was not asked for, or that float32 cannot
             hold.
     """
-    found = yield from read_steps(fit.Y, fit.tiles, "Y", skip_nan=fit.skip_nan, moments=fit.standardize_Y)
+    found = read_responses(fit.Y, fit.tiles, "Y", tell, skip_nan=fit.skip_nan, moments=fit.standardize_Y)
     broken, flat_test = found.broken, np.zeros(fit.Y.shape[1], bool)
     if fit.Y_test is not None:
-        test = yield from read_steps(fit.Y_test, fit.tiles, "Y_test", skip_nan=fit.skip_nan)
+        test = read_responses(fit.Y_test, fit.tiles, "Y_test", tell, skip_nan=fit.skip_nan)
         broken, flat_test = broken | test.broken, test.flat
     constant = found.flat & ~broken
     usable = ~(constant | broken)

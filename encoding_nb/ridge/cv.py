@@ -1,9 +1,10 @@
-"""What `ridge` refuses before any fitting, and its inputs as arrays."""
+"""Ridge with cross-validated alphas, plain and nested; what it refuses before any fitting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._progress import Count, ignore
 from . import _arrays, _solvers
-from ._fit import RidgeResult, fit_steps, shared_steps, weights_array
-from ._problem import Array, Fit, column_moments, is_flat, read_steps, tile_width, workers_for
+from ._fit import RidgeResult, solve, weights_array
+from ._problem import Array, Fit, column_moments, is_flat, read_responses, tile_width, workers_for
 from .folds import Fold, check_folds, make_folds
 
 
-def check_options(on_nan: str, dtype: Any, prediction_floor: float, tile: int | None) -> None:
-    """Refuse options that cannot be."""
+def check_options(
+    on_nan: str = "raise",
+    dtype: Any = np.float32,
+    prediction_floor: float = 0.0,
+    tile: int | None = None,
+    **_: Any,
+) -> None:
+    """Refuse options that cannot be; the others of `ridge_cv` have checks of their own."""
     if on_nan not in ("raise", "skip"):
         raise ValueError(f'on_nan must be "raise" or "skip", got {on_nan!r}.')
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -116,20 +124,11 @@ class RowsOf:
         return np.asarray(self.Y[:, index[1]])[self.rows]
 
 
-Progress = Callable[[int, int], None]
 # What nested cross-validation gives each fit itself, or has no place for in its result.
 ONE_FIT_OPTIONS = {"X_test", "Y_test", "folds", "weights_path", "return_all_scores", "derived"}
 
 
-def ridge_cv(X: ArrayLike, Y: Any, *, progress: Progress | None = None, **options: Any) -> RidgeResult:
-    """Ridge with cross-validated alphas in one call: the options and result of `ridge_steps`.
-
-    `progress(done, total)` is called after each step.
-    """
-    return _drain(ridge_steps(X, Y, **options), progress)
-
-
-def ridge_steps(
+def ridge_cv(
     X: ArrayLike,
     Y: Any,
     *,
@@ -153,8 +152,9 @@ def ridge_steps(
     dtype: Any = np.float32,
     device: str = "cpu",
     derived: dict[str, Any] | None = None,
-) -> Generator[tuple[int, int], None, RidgeResult]:
-    """Choose alphas by cross-validation, refit on all rows, predict the test rows; in steps.
+    progress: Count | None = None,
+) -> RidgeResult:
+    """Choose alphas by cross-validation, refit on all rows, predict the test rows.
 
     Args:
         X: (n_rows, n_columns) features, one row per TR.
@@ -192,9 +192,8 @@ def ridge_steps(
             without Y (X'X's eigenvectors or XX', and the last operators of the folds and of the test rows, each
             up to half a GB), and a later fit that is given it again and the same X, unchanged, takes them from
             there. With another X or device it starts afresh.
-
-    Yields:
-        (done, total), in units that stand for about equal times.
+        progress: called with (done, total) after each step, in units that stand for about equal times, in the
+            thread of the caller. What it raises, such as `Cancelled`, ends the fit and is raised to the caller.
 
     Returns:
         RidgeResult. Scores are means over the folds in which the voxel varies. Among alphas that tie to
@@ -231,60 +230,15 @@ def ridge_steps(
         n_workers=n_workers,
         derived=derived,
     )
-    return fit_steps(
+    return solve(
         fit,
         keep_weights=return_weights,
         weights_path=weights_path,
         weights_memory=weights_memory,
         keep_predictions=return_predictions,
         all_scores=return_all_scores,
+        progress=progress or ignore,
     )
-
-
-def derive_steps(
-    X: ArrayLike,
-    *,
-    derived: dict[str, Any],
-    alphas: ArrayLike,
-    folds: Sequence[Fold],
-    X_test: ArrayLike | None = None,
-    use_corr: bool = True,
-    normalpha: bool = False,
-    dtype: Any = np.float32,
-    device: str = "cpu",
-) -> Generator[tuple[int, int], None, None]:
-    """Fill `derived` before the responses are at hand: a later fit with the same arguments finds it there.
-
-    Args:
-        X, alphas, folds, X_test, use_corr, normalpha, dtype, device: as for `ridge_steps`.
-        derived: a dict, empty or of a fit before.
-
-    Yields:
-        (done, total).
-
-    Raises:
-        ValueError: as `ridge_steps`, for what it is given here.
-    """
-    X = _features_of(X, (device, False), derived)
-    fit = Fit(
-        X=X,
-        Y=np.empty((len(X), 0), dtype),
-        X_test=None if X_test is None else check_features(X_test, "X_test"),
-        Y_test=None,
-        alphas=check_alphas(alphas),
-        rows=[_solvers.fold_rows(*fold, len(X)) for fold in check_folds(folds, len(X))],
-        single_alpha=False,
-        use_corr=use_corr,
-        normalpha=normalpha,
-        prediction_floor=0.0,
-        skip_nan=False,
-        standardize_Y=False,
-        dtype=np.dtype(dtype),
-        xp=_arrays.arrays_on(device),
-        tile=1,
-        derived=derived,
-    )
-    return shared_steps(fit)
 
 
 def _features_of(X: ArrayLike, how: tuple, derived: dict[str, Any]) -> Array:
@@ -349,100 +303,102 @@ class NestedResult:
     constant_columns: Array
 
 
-def nested_cv(X: ArrayLike, Y: Any, *, progress: Progress | None = None, **options: Any) -> NestedResult:
-    """Nested cross-validation in one call: the options and result of `nested_steps`.
-
-    `progress(done, total)` is called after each step.
-    """
-    return _drain(nested_steps(X, Y, **options), progress)
-
-
-def nested_steps(
+def nested_cv(
     X: ArrayLike,
     Y: Any,
     *,
     alphas: ArrayLike,
     outer_folds: Sequence[Fold],
-    inner_folds: Callable[[Array], Sequence[Fold]] | None = None,
+    inner_folds: Callable[[Array], Iterable[Any]] | Sequence[Iterable[Any]] | None = None,
     folding_type: str = "chunked",
     n_inner_folds: int = 5,
     chunk_length: int = 20,
     trim_size: int = 5,
     groups: ArrayLike | None = None,
     seed: int = 0,
+    progress: Count | None = None,
     **options: Any,
-) -> Generator[tuple[int, int], None, NestedResult]:
-    """Predict every row from a fit that has not seen its outer fold; alphas by inner folds; in steps.
+) -> NestedResult:
+    """Predict every row from a fit that has not seen its outer fold; alphas by inner folds.
 
     Args:
         X: (n_rows, n_columns) features.
         Y: (n_rows, n_voxels) responses, also a memory map or HDF5 data set.
-        alphas: (n_alphas,) as for `ridge_steps`.
+        alphas: (n_alphas,) as for `ridge_cv`.
         outer_folds: pairs of row numbers; hold out stories with `make_folds(..., folding_type="group")`.
-        inner_folds: function from the (n_train,) row numbers that an outer fold trains on to folds of
-            positions in them; None makes them with the following options, which are those of `make_folds`.
+        inner_folds: folds of positions in the (n_train,) row numbers that an outer fold trains on: a function
+            from these numbers to the folds, or a list with the folds of each outer fold; None makes them with
+            the following options, which are those of `make_folds`.
         folding_type, n_inner_folds, chunk_length, trim_size, seed: inner folds.
         groups: (n_rows,) story of each row, for the inner folds.
-        options: any of `ridge_steps` but those of one fit alone (X_test, Y_test, folds, weights_path,
+        progress: called with (done, total) after each step, as by `ridge_cv`.
+        options: any of `ridge_cv` but those of one fit alone (X_test, Y_test, folds, weights_path,
             return_all_scores, derived). `standardize_X` and `standardize_Y` take each outer fold's training
             rows.
-
-    Yields:
-        (done, total).
 
     Returns:
         NestedResult.
 
     Raises:
-        ValueError: as `ridge_steps`, before any fitting, and for options of one fit alone; messages about
-            inner folds count rows of the outer fold's training set.
+        ValueError: as `ridge_cv`, before any fitting, for options of one fit alone, and for a list of inner folds
+            whose length is not that of `outer_folds`; messages about inner folds count rows of the outer fold's
+            training set.
     """
     if refused := sorted(ONE_FIT_OPTIONS & set(options)):
         raise ValueError(
             f"nested_cv fits once for each outer fold, so it does not take {', '.join(refused)}: "
             "leave it out, or call ridge_cv for one fit."
         )
+    # All that the first fit would refuse, before Y is read.
+    signature(ridge_cv).bind_partial(**options)  # a TypeError for an option that it does not have
+    check_options(**options)
+    check_alphas(alphas)
+    _arrays.arrays_on(options.get("device", "cpu"))
     X = check_features(X, "X")
     check_responses(X, Y, "X", "Y")
     outer = check_folds(outer_folds, len(X))
     labels = None if groups is None else np.asarray(groups)
     if labels is not None and labels.shape != (len(X),):
         raise ValueError(f"groups must hold one label per row, shape ({len(X)},); got shape {labels.shape}.")
+    if inner_folds is None:
+        inner = [
+            make_folds(
+                len(fold.train),
+                folding_type=folding_type,
+                n_folds=n_inner_folds,
+                chunk_length=chunk_length,
+                trim_size=trim_size,
+                groups=None if labels is None else labels[fold.train],
+                seed=seed,
+            )
+            for fold in outer
+        ]
+    elif callable(inner_folds):
+        inner = [inner_folds(fold.train) for fold in outer]
+    else:
+        inner = _one_for_each(inner_folds, len(outer))
+    fits = [(fold, check_folds(folds, len(fold.train))) for fold, folds in zip(outer, inner, strict=True)]
+    return _nested(X, Y, fits, {"alphas": alphas, **options}, progress or ignore)
 
-    def inner(train: Array) -> Sequence[Fold]:
-        if inner_folds is not None:
-            return inner_folds(train)
-        return make_folds(
-            len(train),
-            folding_type=folding_type,
-            n_folds=n_inner_folds,
-            chunk_length=chunk_length,
-            trim_size=trim_size,
-            groups=None if labels is None else labels[train],
-            seed=seed,
+
+def _one_for_each(inner_folds: Any, n_outer: int) -> list[Any]:
+    """Given inner folds as a list, one entry for each outer fold; else a ValueError."""
+    given = None if isinstance(inner_folds, str) or not np.iterable(inner_folds) else list(inner_folds)
+    if given is None or len(given) != n_outer:
+        got = repr(inner_folds) if given is None else f"a list of {len(given)}"
+        raise ValueError(
+            f"inner_folds must hold one list of folds for each of the {n_outer} outer folds, got {got}: pass such a "
+            "list, a function from an outer fold's training rows to its inner folds, or None."
         )
-
-    fits = [(fold, check_folds(inner(fold.train), len(fold.train))) for fold in outer]
-    options = {"alphas": alphas, **options}
-    _outer_fit(X, Y, *fits[0], options)  # refuses at once what it would refuse later
-    return _nested_steps(X, Y, fits, options)
+    return given
 
 
-def _outer_fit(
-    X: Array, Y: Any, fold: Fold, inner: Sequence[Fold], options: dict[str, Any]
-) -> Generator[tuple[int, int], None, RidgeResult]:
-    """Steps of the fit of one outer fold, with the predictions of its held-out rows."""
-    train, test = (RowsOf(Y, rows) for rows in fold)
-    return ridge_steps(X[fold.train], train, X_test=X[fold.test], Y_test=test, folds=inner, **options)
-
-
-def _nested_steps(
-    X: Array, Y: Any, fits: list[tuple[Fold, list[Fold]]], options: dict[str, Any]
-) -> Generator[tuple[int, int], None, NestedResult]:
-    tiles = list(_solvers.slices(Y.shape[1], tile_width(*Y.shape)))
+def _nested(
+    X: Array, Y: Any, fits: list[tuple[Fold, list[Fold]]], options: dict[str, Any], progress: Count
+) -> NestedResult:
+    tiles = _solvers.slices(Y.shape[1], tile_width(*Y.shape))
     # All rows first: values in the rows that a later fold trains on must not end the work half way.
-    for _ in read_steps(Y, tiles, "Y", skip_nan=options.get("on_nan") == "skip"):
-        yield 0, 1
+    read_responses(Y, tiles, "Y", lambda _: progress(0, 1), skip_nan=options.get("on_nan") == "skip")
     dtype = np.dtype(options.get("dtype", np.float32))
     predictions = np.full(Y.shape, np.nan, dtype) if options.get("return_predictions", True) else None
     weights = None
@@ -451,7 +407,15 @@ def _nested_steps(
         weights[:] = 0
     results = []
     for number, (fold, inner) in enumerate(fits):
-        result = yield from _shifted(_outer_fit(X, Y, fold, inner, options), number, len(fits))
+        result = ridge_cv(
+            X[fold.train],
+            RowsOf(Y, fold.train),
+            X_test=X[fold.test],
+            Y_test=RowsOf(Y, fold.test),
+            folds=inner,
+            progress=lambda done, total, n=number: progress(n * total + done, len(fits) * total),
+            **options,
+        )
         for tile in tiles:
             if predictions is not None:
                 predictions[fold.test, tile] = result.predictions[:, tile]
@@ -478,28 +442,8 @@ def _nested_steps(
     )
 
 
-def _shifted(steps: Generator, number: int, n_fits: int) -> Generator:
-    """Steps of one of several equal fits, counted over all of them."""
-    while True:
-        try:
-            done, total = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield number * total + done, n_fits * total
-
-
 def _mean_of_defined(values: Array) -> Array:
     """Mean over the first axis of the entries that are numbers; NaN where none is."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)
-
-
-def _drain(steps: Generator[tuple[int, int], None, Any], progress: Progress | None) -> Any:
-    while True:
-        try:
-            done, total = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if progress is not None:
-            progress(done, total)

@@ -12,7 +12,7 @@ from .correlations import (
     region_metrics,
     summarise,
 )
-from .permutation import LEAST_BLOCKS, LEAST_ROWS, permutation_pvalues, permutation_steps
+from .permutation import LEAST_BLOCKS, LEAST_ROWS, permutation_pvalues
 
 __all__ = [
     "LEAST_BLOCKS",
@@ -25,7 +25,6 @@ __all__ = [
     "noise_ceiling",
     "normalized_correlation",
     "permutation_pvalues",
-    "permutation_steps",
     "r2",
     "region_metrics",
     "summarise",

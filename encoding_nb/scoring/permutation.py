@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft, sparse, special
 
+from .._progress import Count, ignore
 from ._columns import Array, checked_alternative, checked_whole, dot, pair, slabs, unit_columns
 
 # Every permutation reads a slab again, and between two slabs a run can be stopped.
@@ -20,23 +18,6 @@ LEAST_ROWS, LEAST_BLOCKS = 8, 4
 
 
 def permutation_pvalues(
-    Y: ArrayLike, Y_hat: ArrayLike, *, progress: Callable[[int, int], None] | None = None, **options: Any
-) -> Array:
-    """P-values from shuffled predictions, in one call: the options and result of `permutation_steps`.
-
-    `progress(done, total)` is called after each step.
-    """
-    steps = permutation_steps(Y, Y_hat, **options)
-    while True:
-        try:
-            done, total = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        if progress is not None:
-            progress(done, total)
-
-
-def permutation_steps(
     Y: ArrayLike,
     Y_hat: ArrayLike,
     *,
@@ -45,8 +26,9 @@ def permutation_steps(
     seed: int = 0,
     alternative: str = "greater",
     tail: str = "counted",
-) -> Generator[tuple[int, int], None, Array]:
-    """P-values from shuffled predictions that keep their autocorrelation: (n_voxels,), NaN where r is NaN; in steps.
+    progress: Count | None = None,
+) -> Array:
+    """P-values from shuffled predictions that keep their autocorrelation: (n_voxels,), NaN where r is NaN.
 
     Shuffled correlations must scatter as widely as those of unrelated series do, and autocorrelation widens
     them. By default the phases are shuffled: a series is a sum of waves, one of each frequency, and each wave
@@ -75,9 +57,8 @@ def permutation_steps(
         seed: of the shuffles.
         alternative: "greater", "less" or "two-sided".
         tail: "counted" or "normal".
-
-    Yields:
-        (done, total) after each slab of voxels.
+        progress: called with (done, total) after each slab of voxels. What it raises, such as `Cancelled`, ends
+            the test and is raised to the caller.
 
     Raises:
         ValueError: shapes differ, an unknown alternative or tail, numbers that are not whole, fewer than four
@@ -89,22 +70,23 @@ def permutation_steps(
         raise ValueError(f'tail must be "counted" or "normal", got {tail!r}.')
     checked_whole("n_permutations", n_permutations, least=1)
     checked_whole("seed", seed, least=0)
+    progress = progress or ignore
     if block_trs is None:
         if len(Y) < LEAST_ROWS:
             raise ValueError(f"The permutation test needs {LEAST_ROWS} rows or more, got {len(Y)}.")
-        return _permutation_steps(Y, Y_hat, Phases(len(Y), n_permutations, seed), alternative, tail)
+        return _pvalues(Y, Y_hat, Phases(len(Y), n_permutations, seed), alternative, tail, progress)
     n_blocks = -(-len(Y) // checked_whole("block_trs", block_trs, least=1))
     if n_blocks < LEAST_BLOCKS:
         raise ValueError(
             f"{len(Y)} rows in blocks of {block_trs} make {n_blocks} blocks, need {LEAST_BLOCKS} or more: "
             "use shorter blocks, more rows, or block_trs=None, which shuffles phases."
         )
-    return _permutation_steps(Y, Y_hat, Blocks(len(Y), block_trs, n_permutations, seed), alternative, tail)
+    return _pvalues(Y, Y_hat, Blocks(len(Y), block_trs, n_permutations, seed), alternative, tail, progress)
 
 
-def _permutation_steps(
-    Y: Array, Y_hat: Array, shuffles: Blocks | Phases, alternative: str, tail: str
-) -> Generator[tuple[int, int], None, Array]:
+def _pvalues(
+    Y: Array, Y_hat: Array, shuffles: Blocks | Phases, alternative: str, tail: str, progress: Count
+) -> Array:
     p = np.empty(Y.shape[1])
     parts = list(slabs(Y.shape, SHUFFLED_VALUES))
     for done, part in enumerate(parts, start=1):
@@ -120,7 +102,7 @@ def _permutation_steps(
             rare = reached < RARELY_REACHED
             counted[rare] = np.minimum(counted, _normal_tail(observed, shuffled, alternative))[rare]
         p[part] = np.where(np.isnan(observed), np.nan, counted)
-        yield done, len(parts)
+        progress(done, len(parts))
     return p
 
 

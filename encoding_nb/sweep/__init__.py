@@ -2,11 +2,12 @@
 
 from .grid import settings_grid, story_subsets
 from .plots import plot_layer_profiles, plot_learning_curve, plot_lookback, plot_model_comparison, plot_sweep
-from .runs import run_sweep, sweep_steps
+from .runs import SweepProgress, run_sweep
 from .tables import SweepFailure, curve_table, sweep_table
 
 __all__ = [
     "SweepFailure",
+    "SweepProgress",
     "curve_table",
     "plot_layer_profiles",
     "plot_learning_curve",
@@ -16,6 +17,5 @@ __all__ = [
     "run_sweep",
     "settings_grid",
     "story_subsets",
-    "sweep_steps",
     "sweep_table",
 ]

@@ -1,27 +1,28 @@
 """Runs of a sweep on whatever joblib runs them on: this process, threads, processes, or a cluster.
 
-Which it is stands nowhere here: `joblib.parallel_config` and `n_jobs` decide. A run never raises: what goes
-wrong in it comes back as a `SweepFailure`, so that the engine only ever breaks by itself.
+`joblib.parallel_config` and `n_jobs` decide which it is. A run never raises an `Exception`: its error comes back as
+a `SweepFailure`, so that the engine only ever breaks by itself.
 """
 
 from __future__ import annotations
 
+import queue
+import threading
 import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .. import records
+from .. import pipeline, records
 from .._machine import blas_limited
-from .._progress import Progress
+from .._progress import Cancelled, Progress
 from ..assembly import Assembly
-from ..pipeline import Result, run_steps
+from ..pipeline import Result
 from ..settings import Settings
 from . import _shared
 from ._outline import read_outline
@@ -29,6 +30,8 @@ from ._shared import Extraction, SharedInputs
 from .tables import SweepFailure
 
 TRIES_ALONE = 2  # a call that breaks the engine so often while nothing else runs is given up
+WAKE_SECONDS = 0.5  # while no worker has a result, the caller's progress function is called this often
+GRACE_SECONDS = 1.0  # a cancelled sweep waits so long for its workers' next steps before it ends them
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Job:
     number : counts the jobs of a sweep
     settings, subject : what to fit
     root : the sweep's folder
-    folder : the subject's folder within it, see `sweep_shared.SharedInputs`
+    folder : the subject's folder within it, see `_shared.SharedInputs`
     cache : where activations are kept
     digest : of the data, for result and record; None where they cannot all be read
     source : what the data were loaded from, for the record
@@ -65,13 +68,16 @@ class Job:
         return self.root / f"recorded-{self.number}"
 
 
-def job_steps(job: Job, assembly: Assembly) -> Generator[Progress, None, Result | SweepFailure]:
-    """Run and record one job; returns a small result, without time courses and areas, or the failure."""
+def fit(job: Job, assembly: Assembly, progress: Callable[[Progress], None]) -> Result | SweepFailure:
+    """Run and record one job; returns a small result, without time courses and areas, or the failure.
+
+    To end it, raise `Cancelled` from `progress`: an `Exception` would be taken for the run's failure.
+    """
     try:
         if job.note.exists():
             return slim(records.load_run(job.note.read_text(encoding="utf-8")))
         inputs = SharedInputs(job.folder, job.digest)
-        result = yield from run_steps(assembly, job.settings, memory=job.cache, inputs=inputs)
+        result = pipeline.run(assembly, job.settings, memory=job.cache, inputs=inputs, progress=progress)
         return slim(_recorded(result, job))
     except Exception as error:  # noqa: BLE001 - one run's failure is a finding; the others go on
         return SweepFailure(job.settings, job.subject, error_text(error), traceback.format_exc())
@@ -102,37 +108,46 @@ def error_text(error: BaseException) -> str:
 
 
 def run_job(job: Job) -> Result | SweepFailure | None:
-    """`job_steps` in a worker, on what lies in the job's folder; None where the sweep was stopped."""
+    """`fit` in a worker, on the files in the job's folder; None where the sweep was stopped."""
     _shared.forget_when_over(job.root)
-    return _until_stopped(job_steps(job, read_outline(job.folder)), job.root)
+    cancel = _cancel_when_stopped(job.root)
+    try:
+        cancel()
+        return fit(job, read_outline(job.folder), cancel)
+    except Cancelled:
+        _shared.forget_designs(job.root)
+        return None
 
 
 def run_extractions(
     root: Path, cache: Path, wanted: Sequence[tuple[Extraction, frozenset[int]]]
-) -> dict[Extraction, str]:
+) -> dict[Extraction, str] | None:
     """Compute what is missing of some stories' activations, one after the other; {extraction: error}.
 
     Those of one model and one text come in one call: where two contexts make the same windows of it, the second
-    finds what the first has kept.
+    finds what the first has kept. None where the sweep was stopped.
     """
+    cancel = _cancel_when_stopped(root)
     problems = {}
     for extraction, layers in wanted:
         try:
-            _until_stopped(extraction.steps(layers, cache), root)
+            cancel()
+            extraction.compute(layers, cache, progress=cancel)
+        except Cancelled:
+            return None
         except Exception as error:  # noqa: BLE001 - the runs that need this story report it
             problems[extraction] = error_text(error)
     return problems
 
 
-def _until_stopped(steps: Generator, root: Path) -> Any:
-    try:
-        while _shared.still_wanted(root):
-            next(steps)
-    except StopIteration as end:
-        return end.value
-    steps.close()
-    _shared.forget_designs(root)
-    return None
+def _cancel_when_stopped(root: Path) -> Callable[..., None]:
+    """A progress function that raises `Cancelled` once the sweep in `root` was stopped."""
+
+    def cancel(*_: Any) -> None:
+        if not _shared.still_wanted(root):
+            raise Cancelled
+
+    return cancel
 
 
 # ---------------------------------------------------------------------- the engine
@@ -144,7 +159,7 @@ class Engine:
     Attributes
     ----------
     n_jobs : runs at once
-    here : whether runs are drained step by step in this process
+    here : whether runs take place in this process and thread
     local : whether workers share this machine, its cores and its memory
     """
 
@@ -181,7 +196,7 @@ class Engine:
                 f'each as it ends; choose "loky", "threading" or "dask" in joblib.parallel_config, or n_jobs=1.'
             )
         self._threads = isinstance(backend, parallel.ThreadingBackend)
-        # Taken now, since joblib's choice holds where the caller stands and not where a generator is drained.
+        self._processes, self._used = isinstance(backend, parallel.LokyBackend), False
         self._backend, self._asked = backend, configured if n_jobs is None else n_jobs
 
     def _limited(self) -> AbstractContextManager:
@@ -195,33 +210,101 @@ class Engine:
 
         return blas_limited(max(1, joblib.cpu_count() // self.n_jobs))
 
-    @contextmanager
-    def outcomes(
+    def run(
         self,
         function: Callable,
         calls: Mapping[int, tuple],
-        lost: Callable[[int, BaseException], Any],
+        ended: Callable[[int, Any], None],
         *,
+        lost: Callable[[int, BaseException], Any],
+        waiting: Callable[[], None],
         root: Path,
-    ) -> Iterator[Iterator[tuple[int, Any]]]:
-        """An iterator over (number, outcome) of `function(*calls[number])`, in the order in which they end.
+    ) -> None:
+        """Call `function(*calls[number])` for every number in the workers.
 
         When the engine breaks, as when a worker is killed, the calls that were in flight are made again, one at
-        a time; one that breaks it twice more ends as `lost(number, error)`. Leaving early stops the sweep in `root`.
+        a time; one that breaks it twice more ends as `lost(number, error)`.
+
+        Parameters
+        ----------
+        function : returns its errors, and returns early once the sweep in `root` was stopped
+        calls : {number: arguments}
+        ended : called in this thread with (number, outcome), in the order in which calls end
+        lost : makes the outcome of a call that was given up
+        waiting : called in this thread, at least once a second, while no call ends
+        root : the sweep's folder. What `ended` or `waiting` raises stops the sweep there, and passes on when the
+            workers have ended.
         """
-        found = self._outcomes(function, calls, lost)
+        todo, suspects = dict(calls), []
+        broke: Counter[int] = Counter()
+
+        def keep(number: int, outcome: Any) -> None:
+            if number in todo:  # else it ended while the engine broke, and was made again
+                del todo[number]
+                ended(number, outcome)
+
         with self._limited():
-            try:
-                yield found
-            except BaseException:
-                _shared.stop(root)  # before the engine is closed, since that waits for what runs
-                raise
-            finally:
-                with (
-                    warnings.catch_warnings()
-                ):  # joblib warns that calls were not waited for, as is meant here
-                    warnings.simplefilter("ignore")
-                    found.close()
+            while todo:
+                started: list[int] = []
+                chosen = {number: todo[number] for number in suspects or list(todo)}
+                error = self._round(
+                    function, chosen, started, keep, waiting=waiting, root=root, alone=bool(suspects)
+                )
+                if error is None:
+                    suspects = []
+                    continue
+                in_flight = [number for number in started if number in todo]
+                if not in_flight or not isinstance(error, Exception):
+                    raise error
+                if not suspects:
+                    suspects = in_flight
+                    continue
+                # One at a time: the next begins when the one before has ended, so it was the last that began.
+                number = in_flight[-1]
+                broke[number] += 1
+                if broke[number] == TRIES_ALONE:
+                    keep(number, lost(number, error))
+                suspects = [number for number in suspects if number in todo]
+
+    def _round(
+        self,
+        function: Callable,
+        calls: Mapping[int, tuple],
+        started: list[int],
+        keep: Callable[[int, Any], None],
+        *,
+        waiting: Callable[[], None],
+        root: Path,
+        alone: bool,
+    ) -> BaseException | None:
+        """One joblib.Parallel over `calls`; returns the error that broke it, or None.
+
+        Functions return their errors, so an error is the engine's. joblib waits for the next result without a
+        timeout, so another thread takes the results from it, and this one calls `waiting` meanwhile.
+        """
+        self._used = True
+        parallel = self._parallel(alone=alone)  # here, as joblib's configuration holds in this thread
+        arrived: queue.SimpleQueue = queue.SimpleQueue()
+        over, threads = threading.Event(), set()
+        tasks = _tasks(function, calls, started, over, threads if self._threads else None)
+        puller = threading.Thread(target=_pull, args=(parallel, tasks, arrived, over), daemon=True)
+        try:
+            puller.start()
+            while True:
+                try:
+                    number, outcome = arrived.get(timeout=WAKE_SECONDS)
+                except queue.Empty:
+                    waiting()
+                    continue
+                if number is None:
+                    puller.join()
+                    return outcome
+                keep(number, outcome)
+        except BaseException:
+            _shared.stop(root)
+            over.set()
+            self._end(parallel, puller, threads)
+            raise
 
     def _parallel(self, *, alone: bool) -> Any:
         """joblib.Parallel for one round; anew each time, since one that broke may hold what it had begun."""
@@ -235,46 +318,56 @@ class Engine:
             pre_dispatch=1 if alone else "2 * n_jobs",
         )
 
-    def _outcomes(
-        self, function: Callable, calls: Mapping[int, tuple], lost: Callable
-    ) -> Generator[tuple[int, Any], None, None]:
-        waiting, suspects = dict(calls), []
-        broke: Counter[int] = Counter()
-        while waiting:
-            chosen = suspects or list(waiting)
-            started: list[int] = []
-            found = self._parallel(alone=bool(suspects))(_calls(function, waiting, chosen, started))
-            try:
-                for number, outcome in found:
-                    if number in waiting:  # else it ended while the engine broke, and was made again
-                        del waiting[number]
-                        yield number, outcome
-                suspects = []
-            except Exception as error:  # functions return their errors, so this is the engine's
-                in_flight = [number for number in started if number in waiting]
-                if not in_flight:
-                    raise
-                if not suspects:
-                    suspects = in_flight
-                    continue
-                # One at a time: the next begins when the one before has ended, so it was the last that began.
-                number = in_flight[-1]
-                broke[number] += 1
-                if broke[number] == TRIES_ALONE:
-                    del waiting[number]
-                    yield number, lost(number, error)
-                suspects = [n for n in suspects if n in waiting]
-            finally:
-                found.close()
+    def _end(self, parallel: Any, puller: threading.Thread, threads: set[threading.Thread]) -> None:
+        """End the workers of a sweep that was stopped: at their next step, or processes where that takes long."""
+        if puller.is_alive():
+            puller.join(GRACE_SECONDS)
+            parallel.timeout = 0  # joblib then gives up the calls that still run
+            puller.join()
+        while threads:
+            threads.pop().join()
+
+    def end_processes(self) -> None:
+        """End the processes that the sweep began, which joblib keeps for some minutes for whoever wants them next."""
+        if self._processes and self._used:
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor(reuse=True).shutdown(wait=True, kill_workers=True)
 
 
-def _calls(function: Callable, waiting: Mapping[int, tuple], chosen: Sequence[int], started: list[int]):
+def _tasks(
+    function: Callable,
+    calls: Mapping[int, tuple],
+    started: list[int],
+    over: threading.Event,
+    threads: set[threading.Thread] | None,
+) -> Iterator[tuple]:
+    """joblib's tasks of these calls, until the sweep is over; threads that make them are added to `threads`."""
     from joblib import delayed
 
-    for number in chosen:
+    for number, arguments in calls.items():
+        if over.is_set():
+            return
         started.append(number)
-        yield delayed(_numbered)(number, function, waiting[number])
+        yield delayed(_numbered)(number, function, arguments, threads)
 
 
-def _numbered(number: int, function: Callable, arguments: tuple) -> tuple[int, Any]:
+def _numbered(
+    number: int, function: Callable, arguments: tuple, threads: set[threading.Thread] | None
+) -> tuple[int, Any]:
+    if threads is not None:
+        threads.add(threading.current_thread())
     return number, function(*arguments)
+
+
+def _pull(parallel: Any, tasks: Iterator[tuple], arrived: queue.SimpleQueue, over: threading.Event) -> None:
+    """Put (number, outcome) of each task into `arrived`, in the end (None, what broke the engine or None)."""
+    error = None
+    try:
+        with closing(parallel(tasks)) as outcomes:
+            for outcome in outcomes:
+                if not over.is_set():
+                    arrived.put(outcome)
+    except BaseException as raised:  # noqa: BLE001 - it is raised again in the thread that waits
+        error = raised
+    arrived.put((None, error))

@@ -1,6 +1,6 @@
 """A subject as a sweep's workers need it: words, times and areas in two files; BOLD by its shape alone.
 
-The responses themselves lie beside them, see `sweep_shared.SharedInputs`.
+The responses themselves lie beside them, see `_shared.SharedInputs`.
 """
 
 from __future__ import annotations

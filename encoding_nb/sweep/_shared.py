@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -21,22 +21,26 @@ from weakref import WeakSet
 import numpy as np
 
 from .. import features, pipeline
+from .._progress import Count
 from ..assembly import Array, Assembly, Story
 from ..design import Trimming
 from ..features import store_folder
-from ..pipeline import split_stories
+from ..pipeline import Plan
 from ..settings import Settings
 
-STALE_SECONDS = (
-    2 * 86400
-)  # a sweep's folder that nothing has touched for so long was left by a killed process
+# a sweep's folder that nothing has touched for so long was left by a killed process
+STALE_SECONDS = 2 * 86400
 
 
 # ---------------------------------------------------------------------- the sweep's folder
 
 
-def new_folder(memory: Any) -> Path:
-    """An empty folder beside the kept activations; those that killed sweeps left behind are removed."""
+@contextmanager
+def sweep_folder(memory: Any) -> Iterator[Path]:
+    """An empty folder beside the kept activations, until the sweep is over or was stopped.
+
+    Those that killed sweeps left behind are removed.
+    """
     home = store_folder(memory).parent / "sweeps"
     home.mkdir(parents=True, exist_ok=True)
     for old in home.iterdir():
@@ -44,9 +48,16 @@ def new_folder(memory: Any) -> Path:
             if time.time() - old.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(old, ignore_errors=True)
     folder = home / uuid4().hex
-    folder.mkdir()
-    (folder / "running").touch()
-    return folder
+    _WATCHED.add(folder)  # designs of this process are freed below
+    try:
+        folder.mkdir()
+        (folder / "running").touch()
+        yield folder
+    finally:
+        stop(folder)
+        forget_designs(folder)
+        _WATCHED.discard(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def still_wanted(folder: Path) -> bool:
@@ -103,33 +114,32 @@ class Extraction:
             if not features.activations_cached(self.words, self.spec, layer, memory, contexts=self.contexts)
         ]
 
-    def steps(self, layers: Iterable[int], memory: Any) -> Iterator[tuple[int, int]]:
-        """Compute and keep what is missing of `layers`; yields (done, total) tokens."""
+    def compute(self, layers: Iterable[int], memory: Any, *, progress: Count) -> None:
+        """Compute and keep what is missing of `layers`; `progress` is called with (done, total) tokens."""
         missing = self.missing(layers, memory)
         if missing:
-            yield from features.activation_steps(
+            features.layer_activations(
                 self.words,
                 self.spec,
                 layer_idx=missing[0],
                 memory=memory,
                 contexts=self.contexts,
                 device=self.device,
+                progress=progress,
             )
 
 
-def extractions(assembly: Assembly, settings: Settings) -> dict[Extraction, int]:
+def extractions(plan: Plan) -> dict[Extraction, int]:
     """{extraction: layer} of every story that a run reads through a language model."""
-    spec = settings.feature_specs.get("language_model")
+    spec = plan.specs.get("language_model")
     if spec is None:
         return {}
-    split = split_stories(assembly, settings)
     # processing is applied when kept numbers are read
     kept = replace(spec.activation, processing="raw")
     found = {}
-    for name in (*split.train, *split.test):
-        story = assembly.stories[name]
+    for story in (*plan.train, *plan.test):
         contexts = (story.contexts or {}).get(kept.context_type) if spec.use_stored_contexts else None
-        found[Extraction(kept, story.words.text, contexts, settings.device, name)] = spec.layer_idx
+        found[Extraction(kept, story.words.text, contexts, plan.settings.device, story.name)] = spec.layer_idx
     return found
 
 
@@ -262,37 +272,34 @@ class SharedInputs(pipeline.Inputs):
         """The digest that was taken when the sweep began: the BOLD itself is not here."""
         return self.digest
 
-    def sampled_steps(self, story: Story, settings: Settings, *, memory: Any = None):
+    def sampled(self, plan: Plan, story: Story, progress: Count | None = None) -> features.JoinedFeatures:
         """A story's features on its TRs, kept while the following runs want the same."""
-        kept, key = _kept(self.folder.parent, "sampled", sampling_key(settings)), story_key(story)
+        kept, key = _kept(self.folder.parent, "sampled", sampling_key(plan.settings)), story_key(story)
         if key not in kept:
-            kept[key] = yield from pipeline.sampled_steps(story, settings, memory=memory)
+            kept[key] = pipeline.sample_story(plan, story, progress)
         return kept[key]
 
-    def stack_features(
-        self, assembly: Assembly, names: Sequence[str], sampled: Mapping[str, Array], settings: Settings
-    ) -> Array:
+    def training_features(self, plan: Plan, sampled: Mapping[str, Array]) -> Array:
         """X, kept while the following runs want the same."""
-        heard = tuple(story_key(assembly.stories[name]) for name in names)
-        kept = _kept(self.folder.parent, "X", (heard, design_key(settings)))
+        heard = tuple(story_key(story) for story in plan.train)
+        kept = _kept(self.folder.parent, "X", (heard, design_key(plan.settings)))
         if not kept:
-            kept["X"] = pipeline.stack_features(assembly, names, sampled, settings)
+            kept["X"] = pipeline.training_features(plan, sampled)
         return kept["X"]
 
-    def stack_responses(self, assembly: Assembly, names: Sequence[str], settings: Settings) -> StackedRows:
+    def training_responses(self, plan: Plan) -> StackedRows:
         """Y, mapped from files."""
-        blocks = [self.responses(assembly.stories[name], settings.trimming, test=False) for name in names]
-        return StackedRows(blocks)
+        trimming = plan.settings.trimming
+        return StackedRows([self.responses(story, trimming, test=False) for story in plan.train])
+
+    def test_responses(self, plan: Plan, story: Story) -> Array:
+        """A test story's responses, mapped from a file."""
+        return self.responses(story, plan.settings.trimming, test=True)
 
     def derived(self, X: Array) -> dict[str, Any]:
         """What follows from this X, kept as long as X is."""
         _, kept = _HERE.last.named.get("X", (None, {}))  # gone where the sweep was stopped meanwhile
         return kept.setdefault("derived", {}) if kept.get("X") is X else {}
-
-    def matched_rows(self, story: Story, sampled: Array, settings: Settings, *, test: bool):
-        """Rows of one story: features made anew, responses mapped from a file."""
-        X = pipeline.feature_rows(story, sampled, settings, test=test)
-        return X, self.responses(story, settings.trimming, test=test)
 
     def responses(self, story: Story, trimming: Trimming, *, test: bool) -> Array:
         """(rows, n_voxels) z-scored responses of a story, mapped into memory.
@@ -312,35 +319,34 @@ class SharedInputs(pipeline.Inputs):
         _refuse_unmade(path)
         return np.load(path, allow_pickle=False) if path.exists() else None
 
-    def prepare(self, assembly: Assembly, grid: Sequence[Settings]) -> Iterator[tuple[int, int, str]]:
-        """Read, trim and z-score the responses of all runs once; yields (done, total, story).
+    def prepare(self, plans: Sequence[Plan], progress: Callable[[int, int, str], None]) -> None:
+        """Read, trim and z-score the responses of all runs once; calls `progress` with (done, total, story).
 
-        What stands against one story's BOLD or repeats is kept, for the runs that need the story to say.
+        An error in reading one story's BOLD or repeats is kept, and raised in the runs that need the story.
         """
-        wanted = self._wanted(assembly, grid)
+        wanted = self._wanted(plans)
         needed, free = _n_bytes(wanted.values()), shutil.disk_usage(self.folder).free
         if needed > free:
             raise OSError(
-                f"The sweep keeps {needed / 1e9:.1f} GB of responses of {assembly.subject} beside the activation "
-                f"cache, and {free / 1e9:.1f} GB are free there; free some space or give another `memory`."
+                f"The sweep keeps {needed / 1e9:.1f} GB of responses of {plans[0].assembly.subject} beside the "
+                f"activation cache, and {free / 1e9:.1f} GB are free there; free some space or give another `memory`."
             )
         for done, (path, block) in enumerate(wanted.items()):
-            yield done, len(wanted), block.story.name
+            progress(done, len(wanted), block.story.name)
             self._write(path, block)
 
-    def n_bytes(self, assembly: Assembly, grid: Sequence[Settings]) -> int:
+    def n_bytes(self, plans: Sequence[Plan]) -> int:
         """Bytes of the responses that `prepare` writes."""
-        return _n_bytes(self._wanted(assembly, grid).values())
+        return _n_bytes(self._wanted(plans).values())
 
-    def _wanted(self, assembly: Assembly, grid: Sequence[Settings]) -> dict[Path, _Block]:
+    def _wanted(self, plans: Sequence[Plan]) -> dict[Path, _Block]:
         wanted: dict[Path, _Block] = {}
-        for settings in grid:
-            split = split_stories(assembly, settings)
-            for name in (*split.train, *split.test):
-                story, test = assembly.stories[name], name in split.test
-                path = self._path("responses", story, settings.trimming.slices(test=test)[1])
-                block = wanted.setdefault(path, _Block(story, settings.trimming, test))
-                block.held_out |= test or not settings.use_train_test_split
+        for plan in plans:
+            for story in plan.stories:
+                test = story in plan.test
+                path = self._path("responses", story, plan.bold_rows[story.name])
+                block = wanted.setdefault(path, _Block(story, plan.settings.trimming, test))
+                block.held_out |= test or not plan.settings.use_train_test_split
         return wanted
 
     def _write(self, path: Path, block: _Block) -> None:

@@ -1,7 +1,7 @@
 """Plots of sweeps: which layer, how much context, which model, how many stories.
 
 Every line is the median over voxels, the band around it their middle half. With several subjects each has a
-thin line, and the thick one is the mean over them. Numbers: `sweep_tables.curve_table`.
+thin line, and the thick one is the mean over them. Numbers: `tables.curve_table`.
 """
 
 from __future__ import annotations

@@ -15,19 +15,22 @@ is for `joblib.parallel_config` to say:
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import warnings
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import _machine, features, pipeline
+import numpy as np
+
+from .. import _machine, _progress, features, pipeline
+from .._progress import Cancelled
 from .._validation import shown
 from ..assembly import Assembly, require_assembly
 from ..features import store_folder
-from ..pipeline import Result, check
+from ..pipeline import Plan, Result, plan_run
 from ..records import check_results_dir
 from ..settings import Settings, SettingsError, require_settings
 from . import _shared, _stages
@@ -44,7 +47,7 @@ def run_sweep(
     n_jobs: int | None = None,
     results_dir: str | Path | None = None,
     keep_predictions: bool = False,
-    progress: bool = True,
+    progress: bool | Callable[[SweepProgress], None] = True,
 ) -> list[Result | SweepFailure]:
     """Run every one of `grid` on every subject.
 
@@ -53,7 +56,7 @@ def run_sweep(
     assembly : Assembly, or mapping of subject to Assembly
     grid : sequence of Settings, as from `settings_grid`
     memory : joblib.Memory, optional
-        Where activations are kept, by default `activations.default_memory()`. The z-scored responses lie beside
+        Where activations are kept, by default `features.default_memory()`. The z-scored responses lie beside
         them until the sweep ends. On a cluster: a folder that all machines share.
     n_jobs : int, optional
         Runs at once. None takes what `joblib.parallel_config` says, and 1 where it says nothing.
@@ -64,8 +67,12 @@ def run_sweep(
     keep_predictions : bool
         Record predicted and measured time courses too, about 8 bytes per voxel and held-out row for each run;
         the results read them from the record. Needs `results_dir`.
-    progress : bool
-        A bar on standard error.
+    progress : bool or function
+        True shows a bar on standard error, False nothing. A function is called with every `SweepProgress`, in this
+        thread: at each step, with each run's result when it ends, and at least once a second while workers have
+        nothing new. What it raises stops the sweep and is raised here as it is, such as `Cancelled`: runs in this
+        process or in threads end at their next step, those in processes within a second or so. Finished runs stay
+        recorded.
 
     Returns
     -------
@@ -82,35 +89,55 @@ def run_sweep(
     SettingsError
         Before any work: what `check` finds in any of the runs.
     TypeError
-        No Assembly, or no mapping of them; a grid that is no sequence of Settings.
+        No Assembly, or no mapping of them; a grid that is no sequence of Settings; a progress that is neither a bool
+        nor a function.
 
     Warns
     -----
     UserWarning
         Once at the end, where runs have failed.
     """
-    steps = sweep_steps(
-        assembly,
-        grid,
-        memory=memory,
-        n_jobs=n_jobs,
-        results_dir=results_dir,
-        keep_predictions=keep_predictions,
-    )
-    from tqdm import tqdm
-
+    assemblies = _by_subject(assembly)
+    grid = _listed(grid)
+    engine = Engine(n_jobs)
+    if results_dir is not None:
+        results_dir = check_results_dir(results_dir).absolute()
+    memory = features.default_memory() if memory is None else memory
+    plans = _plans(assemblies, grid, memory)
+    _refuse_too_large(plans.values(), engine)
+    if keep_predictions and results_dir is None:
+        raise ValueError(
+            "keep_predictions=True needs a results_dir to keep them in: in memory they would add up run by run."
+        )
     found: dict[int, Result | SweepFailure] = {}
-    bar = tqdm(total=100, disable=not progress, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}")
-    with bar:
-        for step in steps:
-            left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
-            failed = f", {step.n_failed} failed" if step.n_failed else ""
-            bar.set_description_str(
-                f"{step.stage} {int(step.done)}/{step.total:.0f}{failed}{left}", refresh=False
+    raised: list[Exception] = []
+    try:
+        with _bar() if progress is True else _progress.shown(progress) as show:
+
+            def tell(step: SweepProgress) -> None:
+                if step.number is not None:
+                    found[step.number] = step.result
+                try:
+                    show(step)
+                except Exception as error:  # noqa: BLE001 - within the sweep it would be a run's failure
+                    raised.append(error)
+                    raise Cancelled from None
+
+            _sweep(
+                assemblies,
+                grid,
+                plans,
+                engine,
+                tell,
+                memory=memory,
+                results_dir=results_dir,
+                keep_predictions=keep_predictions,
             )
-            bar.update(100 * step.overall - bar.n)
-            if step.number is not None:
-                found[step.number] = step.result
+    except Cancelled:
+        if not raised:
+            raise
+    if raised:
+        raise raised[0]
     results = [found[number] for number in sorted(found)]
     failures = [result for result in results if isinstance(result, SweepFailure)]
     if failures:
@@ -122,33 +149,54 @@ def run_sweep(
     return results
 
 
-def sweep_steps(
-    assembly: Assembly | Mapping[str, Assembly],
-    grid: Sequence[Settings],
-    *,
-    memory: Any = None,
-    n_jobs: int | None = None,
-    results_dir: str | Path | None = None,
-    keep_predictions: bool = False,
-) -> Generator[SweepProgress, None, None]:
-    """`run_sweep` as a generator of `SweepProgress`; a run that ends comes with its result.
+@contextmanager
+def _bar() -> Iterator[Callable[[SweepProgress], None]]:
+    """A progress function that moves a bar on standard error."""
+    from tqdm import tqdm
 
-    Nothing of a result is kept here, so memory does not grow with the sweep. Closing the generator between two
-    steps stops it: runs in this process or in threads at their next step, those in processes likewise; what was
-    recorded stays. Arguments and errors are those of `run_sweep`, and problems are raised at the call itself.
-    """
-    assemblies = _by_subject(assembly)
-    grid = _listed(grid)
-    engine = Engine(n_jobs)
-    if results_dir is not None:
-        results_dir = check_results_dir(results_dir).absolute()
-    _refuse(assemblies, grid, engine)
-    if keep_predictions and results_dir is None:
-        raise ValueError(
-            "keep_predictions=True needs a results_dir to keep them in: in memory they would add up run by run."
+    with tqdm(total=100, bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}") as bar:
+
+        def show(step: SweepProgress) -> None:
+            left = "" if step.seconds_left is None else f", {step.seconds_left:.0f} s left"
+            failed = f", {step.n_failed} failed" if step.n_failed else ""
+            bar.set_description_str(
+                f"{step.stage} {int(step.done)}/{step.total:.0f}{failed}{left}", refresh=False
+            )
+            bar.update(100 * step.overall - bar.n)
+
+        yield show
+
+
+def _sweep(
+    assemblies: Sequence[Assembly],
+    grid: Sequence[Settings],
+    plans: Mapping[tuple[str, Settings], Plan],
+    engine: Engine,
+    tell: Callable[[SweepProgress], None],
+    *,
+    memory: Any,
+    results_dir: Path | None,
+    keep_predictions: bool,
+) -> None:
+    """Every run, each told with its result when it ends. No result is kept, so memory does not grow with the sweep."""
+    with ExitStack() as stack:
+        if store_folder(memory) is None:  # a Memory that keeps nothing: then for as long as the sweep lasts
+            memory = stack.enter_context(tempfile.TemporaryDirectory(prefix="encoding_nb-"))
+        root = stack.enter_context(_shared.sweep_folder(memory))
+        sweep = _stages.make_sweep(
+            assemblies,
+            grid,
+            plans,
+            memory=memory,
+            root=root,
+            results_dir=results_dir,
+            keep_predictions=keep_predictions,
         )
-    memory = features.default_memory() if memory is None else memory
-    return _sweep(assemblies, grid, engine, memory, results_dir, keep_predictions)
+        try:
+            _stages.run_stages(sweep, engine, tell)
+        except BaseException:
+            engine.end_processes()
+            raise
 
 
 def _by_subject(assembly: Assembly | Mapping[str, Assembly]) -> list[Assembly]:
@@ -182,53 +230,40 @@ def _listed(grid: Any) -> list[Settings]:
     return grid
 
 
-def _refuse(assemblies: Sequence[Assembly], grid: Sequence[Settings], engine: Engine) -> None:
+def _plans(
+    assemblies: Sequence[Assembly], grid: Sequence[Settings], memory: Any
+) -> dict[tuple[str, Settings], Plan]:
+    """{(subject, settings): what the run does}, without folds, which are large and are made again by each run."""
     if not grid:
         raise ValueError("run_sweep: expected at least one Settings, got none; see settings_grid.")
+    plans: dict[tuple[str, Settings], Plan] = {}
     for assembly in assemblies:
         for number, settings in enumerate(grid, 1):
-            for name, problem in check(assembly, settings).items():
+            if (assembly.subject, settings) in plans:
+                continue
+            try:
+                plan = plan_run(assembly, settings, memory=memory)
+            except SettingsError as error:
+                name = error.field
                 where = (
                     f"Run {number} of {len(grid)} on {assembly.subject}, {name}={getattr(settings, name)!r}"
                 )
-                raise SettingsError(name, f"{where}: {problem}")
+                raise SettingsError(name, f"{where}: {error}") from None
+            plan = replace(plan, groups=np.empty(0, int), outer_folds=(), inner_folds=())
+            plans[assembly.subject, settings] = plan
+    return plans
+
+
+def _refuse_too_large(plans: Iterable[Plan], engine: Engine) -> None:
+    """Refuse more runs at once than memory holds; their responses are mapped from files."""
     if not engine.local or engine.here:
         return
-    free, largest = _machine.free_memory(), max(_bytes_of(a, s) for a in assemblies for s in grid)
+    free = _machine.free_memory()
+    largest = max(
+        max(pipeline.bytes_needed(plan.settings, plan.shape, {}, free=0).values()) for plan in plans
+    )
     if largest * engine.n_jobs > free:
         raise ValueError(
             f"n_jobs: {engine.n_jobs} runs at once need about {largest * engine.n_jobs / 1e9:.1f} GB of memory and "
             f"{free / 1e9:.1f} GB are free; choose n_jobs={max(1, int(free // largest))}."
         )
-
-
-def _bytes_of(assembly: Assembly, settings: Settings) -> int:
-    """Memory of one run; its responses are mapped from files, as where no memory is free."""
-    shape = pipeline.fit_shape(assembly, settings)
-    return max(pipeline.bytes_needed(assembly, settings, shape, {}, free=0).values())
-
-
-def _sweep(
-    assemblies: Sequence[Assembly],
-    grid: Sequence[Settings],
-    engine: Engine,
-    memory: Any,
-    results_dir: Path | None,
-    keep_predictions: bool,
-) -> Generator[SweepProgress, None, None]:
-    with ExitStack() as stack:
-        if store_folder(memory) is None:  # a Memory that keeps nothing: then for as long as the sweep lasts
-            memory = stack.enter_context(tempfile.TemporaryDirectory(prefix="encoding_nb-"))
-        root = _shared.new_folder(memory)
-        stack.callback(shutil.rmtree, root, ignore_errors=True)
-        stack.callback(_shared.forget_designs, root)
-        stack.callback(_shared.stop, root)
-        plan = _stages.make_plan(
-            assemblies,
-            grid,
-            memory=memory,
-            root=root,
-            results_dir=results_dir,
-            keep_predictions=keep_predictions,
-        )
-        yield from _stages.stages(plan, engine)

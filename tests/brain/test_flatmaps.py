@@ -238,7 +238,7 @@ def test_demo_areas_agree_between_heights():
 
 def test_demo_map_needs_no_pycortex_and_no_pyplot(tmp_path):
     code = (
-        "import sys, numpy as np; from encoding_nb import brain, surfaces as s; "
+        "import sys, numpy as np; from encoding_nb import brain; from encoding_nb.brain import surfaces as s; "
         "values = np.arange(brain.voxel_count(s.SHIPPED)); brain.flat_png(values, s.SHIPPED); "
         "brain.flatmap(values, s.SHIPPED).savefig(sys.argv[1]); "
         "print(sorted({'cortex', 'matplotlib.pyplot', 'torch', 'nibabel'} & set(sys.modules)))"

@@ -14,8 +14,9 @@ from ..tiny_subject import make_store
 
 USE = """
 from encoding_nb import brain, Surface
+from encoding_nb.brain import _pycortex
 
-folder = store.open_store({subject!r})
+folder = _pycortex.open_store({subject!r})
 import cortex
 assert cortex.db.filestore == str(folder), cortex.db.filestore
 assert {subject!r} in cortex.db.subjects
@@ -129,7 +130,8 @@ def test_a_read_only_store_and_home(tmp_path):
 
 DRAW = """
 import numpy as np
-from encoding_nb import Surface, brain, regions
+from encoding_nb import Surface, brain
+from encoding_nb.brain import regions
 import cortex
 assert cortex.testing_utils.INKSCAPE_VERSION is None, cortex.testing_utils.INKSCAPE_VERSION
 for surface in (Surface("tiny", "near", "thin"), brain.vertex_surface("tiny")):

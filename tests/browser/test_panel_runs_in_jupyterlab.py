@@ -36,20 +36,16 @@ SESSION = KERNEL_READY.replace("kernel.status === 'idle' && ", "")
 # steps that last: what is cancelled or found again must not be over before it is looked at
 SLOWLY = """
 import time
-from encoding_nb import {module}
-_true = {module}.{name}
-def _slow(*a, **k):
-    steps = _true(*a, **k)
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            return stop.value
-        yield step
+import encoding_nb.{module} as _module
+_true = _module.{name}
+def _slow(*a, progress, **k):
+    def tell(done, total):
+        progress(done, total)
         time.sleep(0.3)
-{module}.{name} = _slow
+    return _true(*a, progress=tell, **k)
+_module.{name} = _slow
 """
-QUICKLY = "{module}.{name} = _true"
+QUICKLY = "_module.{name} = _true"
 SHOWN_IN = {
     "Summary": ".enb-tab-summary table",
     "Brain": ".enb-flatmap canvas.enb-brain-map[data-ready=true]",
@@ -64,8 +60,8 @@ def test_cancel_in_extraction_and_in_fit_then_fit_again(open_notebook):
     page = small_panel(open_notebook)
     cancel, line = page.locator("button.enb-cancel"), page.locator(".enb-status")
     for module, name, stage in (
-        ("features", "activation_steps", "features"),
-        ("ridge", "ridge_steps", "ridge"),
+        ("features.spaces", "layer_activations", "features"),
+        ("ridge", "ridge_cv", "ridge"),
     ):
         in_kernel(page, SLOWLY.format(module=module, name=name))
         page.locator("button.enb-fit").click()
@@ -79,7 +75,7 @@ def test_cancel_in_extraction_and_in_fit_then_fit_again(open_notebook):
         print(f"cancelled in {stage} after {time.monotonic() - asked:.2f} s")
         expect(page.locator("button.enb-fit")).to_be_enabled()
         expect(cancel).to_be_disabled()
-        in_kernel(page, QUICKLY.format(module=module, name=name))
+        in_kernel(page, QUICKLY.format(name=name))
     press_fit(page)
     wait_for_fit(page)
     map_drawn(page)
@@ -87,7 +83,7 @@ def test_cancel_in_extraction_and_in_fit_then_fit_again(open_notebook):
 
 def test_a_reload_finds_the_run_again(open_notebook):
     page = small_panel(open_notebook)
-    in_kernel(page, SLOWLY.format(module="ridge", name="ridge_steps"))
+    in_kernel(page, SLOWLY.format(module="ridge", name="ridge_cv"))
     page.locator("button.enb-fit").click()
     expect(page.locator(".enb-stages .enb-now")).to_contain_text("ridge", timeout=SLOW)
     page.evaluate("async () => { await window.jupyterapp.commands.execute('docmanager:save'); }")
@@ -100,7 +96,7 @@ def test_a_reload_finds_the_run_again(open_notebook):
     run_again(page)
     expect(page.locator("button.enb-cancel")).to_be_enabled(timeout=60_000)
     assert in_kernel(page, "print(panel.running)") == "True"
-    in_kernel(page, QUICKLY.format(module="ridge", name="ridge_steps"))
+    in_kernel(page, QUICKLY.format(name="ridge_cv"))
     wait_for_fit(page)
     map_drawn(page)
 

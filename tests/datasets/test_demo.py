@@ -233,4 +233,7 @@ def test_licences_and_sources_stand_beside_the_model():
         "perl-doc",
     ):
         assert package in text
-    assert str(RECORD["seed"]) in text and Path(the_demo.DATA / "make" / "train.py").is_file()
+    assert str(RECORD["seed"]) in text
+    for script in ("corpus", "train", "textgrids", "surface", "truth"):
+        path = f"tools/demo/{script}.py"
+        assert path in text and (Path(__file__).resolve().parents[2] / path).is_file()

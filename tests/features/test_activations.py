@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from joblib import Memory
 
+from encoding_nb import _machine
+from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Words
 from encoding_nb.features import (
     ActivationSpec,
-    activation_steps,
     activations,
     available_models,
     cache_info,
@@ -258,13 +259,15 @@ def test_batches_do_not_change_what_comes_out(families, monkeypatch):
     def run(most):
         monkeypatch.setattr("encoding_nb.features.language_model._most_tokens", lambda _: most)
         monkeypatch.setattr("encoding_nb.features.language_model.STEP_SECONDS", 1e6)
-        steps, result = extract(model, windows, range(4), bos=0, last_token=True), None
         counts = []
-        while result is None:
-            try:
-                counts.append(next(steps))
-            except StopIteration as stop:
-                result = stop.value
+        result = extract(
+            model,
+            windows,
+            range(4),
+            bos=0,
+            last_token=True,
+            progress=lambda done, total: counts.append((done, total)),
+        )
         return counts, result
 
     one_counts, one = run(1)
@@ -294,13 +297,7 @@ def test_a_gpu_that_is_too_small_gets_smaller_batches(families, monkeypatch):
 
     monkeypatch.setattr(language_model, "STEP_SECONDS", 1e6)
     monkeypatch.setattr(language_model, "_pass", small)
-    steps = extract(model, windows, range(3, 4), bos=0, last_token=True)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            found = stop.value[3]
-            break
+    found = extract(model, windows, range(3, 4), bos=0, last_token=True)[3]
     assert max(sizes) > 3
     monkeypatch.undo()
     expected = layer_activations(WORDS * 3, ActivationSpec(folder, lookback=7), layer_idx=3)
@@ -313,13 +310,7 @@ def test_a_tokenizer_without_any_first_token(families):
     windows = context_windows(WORDS, tokenizer, lookback=6, context_type="halfcontext")
     loaded = language_model.load_model(model_info(folder))
     for last_token, pool in ((True, lambda s: s[:, -1]), (False, lambda s: s.mean(axis=1))):
-        steps = extract(loaded, windows, range(3), bos=None, last_token=last_token)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                found = stop.value
-                break
+        found = extract(loaded, windows, range(3), bos=None, last_token=last_token)
         expected = np.stack([pool(reference(model, windows.ids(i))) for i in range(len(WORDS))], axis=1)
         for layer in range(3):
             assert_same(found[layer], expected[layer])
@@ -338,7 +329,6 @@ def test_the_first_token_is_bos_or_what_takes_its_place():
 
 def test_numbers_that_are_not_finite_are_refused_and_not_kept(tmp_path, monkeypatch):
     def broken(model, windows, layers, **_):
-        yield 1, 1
         arrays = {layer: np.ones((len(windows), 64), np.float32) for layer in layers}
         arrays[3][5] = np.inf
         return arrays
@@ -385,19 +375,84 @@ def test_litcoder_processing_centres_layer_norm_models_only(families):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-# ---------------------------------------------------------------------- steps and refusals
+# ---------------------------------------------------------------------- progress, cancelling and refusals
 
 
-def test_a_run_can_be_stopped_between_batches_and_keeps_finished_stories(tmp_path, monkeypatch):
+def state(folder):
+    """What a cancelled extraction must leave as it found it: files, threads, torch's settings, the model's hooks."""
+    import torch
+
+    model = language_model.load_model(model_info("demo"))
+    modules = {*model.bridge.modules(), *model.bridge.original_model.modules()}
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+    points = model.bridge.hook_dict.values()
+    return {
+        "files": sorted(path for path in folder.rglob("*") if path.is_file()),
+        "threads": set(threading.enumerate()),
+        "hooks": (hooks, sum(len(point.fwd_hooks) + len(point.bwd_hooks) for point in points)),
+        "torch": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_num_threads()),
+        "locked": (model.lock.locked(), language_model._LOADING.locked()),
+    }
+
+
+@pytest.mark.parametrize("last_token", [True, False])
+def test_cancelled_at_every_call_leaves_nothing_and_the_next_call_gives_the_same(
+    tmp_path, monkeypatch, last_token
+):
+    # one window a batch: batches that grow with the machine's speed change the last digits
     monkeypatch.setattr("encoding_nb.features.language_model._most_tokens", lambda _: 1)
-    layer_activations(WORDS, SPEC, layer_idx=1, memory=tmp_path)
-    other = WORDS[::-1]
-    steps = activation_steps(other, SPEC, layer_idx=1, memory=tmp_path)
-    seen = [next(steps) for _ in range(4)]
-    steps.close()
-    assert 0 < seen[-1][0] < seen[-1][1]
-    assert is_cached(WORDS, SPEC, 1, tmp_path)
-    assert not is_cached(other, SPEC, 1, tmp_path)
+    spec = ActivationSpec("demo", lookback=4, context_type="halfcontext", last_token=last_token)
+    first, second = WORDS[:14], WORDS[14:]
+    calls = []
+    expected = layer_activations(second, spec, layer_idx=2, progress=lambda *step: calls.append(step))
+    assert len(calls) > 5 and calls[0] == (0, 1) and 0 < calls[1][0] < calls[-1][0] == calls[-1][1]
+    layer_activations(first, spec, layer_idx=2, memory=tmp_path)
+    before = state(tmp_path)
+    assert len(before["files"]) == model_info("demo").n_layers + 1
+
+    def cancel_at(number, seen):
+        def progress(done, total):
+            assert threading.current_thread() is threading.main_thread()
+            assert state(tmp_path) == before
+            seen.append((done, total))
+            if len(seen) == number:
+                raise Cancelled
+
+        return progress
+
+    for number in range(1, len(calls) + 1):
+        seen = []
+        with pytest.raises(Cancelled):
+            layer_activations(second, spec, layer_idx=2, memory=tmp_path, progress=cancel_at(number, seen))
+        assert seen == calls[:number]
+        assert state(tmp_path) == before
+        assert is_cached(first, spec, 2, tmp_path) and not is_cached(second, spec, 2, tmp_path)
+        assert layer_activations(second, spec, layer_idx=2).tobytes() == expected.tobytes()
+    found = layer_activations(second, spec, layer_idx=2, memory=tmp_path)
+    with pytest.raises(Cancelled):
+        layer_activations(second, spec, layer_idx=2, memory=tmp_path, progress=raising(Cancelled()))
+    kept = layer_activations(second, spec, layer_idx=2, memory=tmp_path)
+    assert found.tobytes() == kept.tobytes() == expected.tobytes()
+
+
+def raising(error):
+    """A progress function that raises this."""
+
+    def progress(done, total):
+        raise error
+
+    return progress
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), ModelError("mine"), RuntimeError(), KeyboardInterrupt()]
+)
+def test_what_a_progress_function_raises_comes_out_as_it_is(tmp_path, error):
+    before = state(tmp_path)
+    with pytest.raises(type(error)) as raised:
+        layer_activations(WORDS, SPEC, layer_idx=1, memory=tmp_path, progress=raising(error))
+    assert raised.value is error
+    assert state(tmp_path) == before
 
 
 def test_progress_reaches_its_total():
@@ -508,7 +563,7 @@ def test_a_model_in_the_home_folder_is_the_same_model(tmp_path, monkeypatch):
 
 def test_a_model_that_does_not_fit_is_refused_with_both_sizes(monkeypatch):
     language_model.forget_models()
-    monkeypatch.setattr(language_model, "free_bytes", lambda device="cpu": 1_000_000)
+    monkeypatch.setattr(_machine, "free_memory", lambda: 1_000_000)
     with pytest.raises(ModelError, match=r"needs about 0\.0 GB of memory on cpu and 0\.0 GB are free"):
         layer_activations(WORDS, SPEC, layer_idx=1)
 
@@ -837,7 +892,7 @@ HALTED_WRITER = """
 import os, sys, time
 import numpy as np
 from pathlib import Path
-from encoding_nb import activation_cache
+from encoding_nb.features import cache
 
 def halt(*_):
     print("halted", flush=True)
@@ -854,7 +909,7 @@ if sys.argv[2] == "replace":
 else:
     Path.write_bytes = half
 array = np.full((400, 256), 9, dtype=np.float32)
-activation_cache.write_layer(Path(sys.argv[1]), "k" * 64, 1, array, {})
+cache.write_layer(Path(sys.argv[1]), "k" * 64, 1, array, {})
 """
 
 

@@ -2,12 +2,15 @@
 
 import gzip
 import pickle
+import shutil
 import struct
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Story, Words
 from encoding_nb.design import downsample
 from encoding_nb.features import (
@@ -16,12 +19,12 @@ from encoding_nb.features import (
     FeatureSpec,
     file_embeddings,
     is_cached,
-    joined_steps,
+    joined_features,
     layer_activations,
+    story_features,
     token_embeddings,
     word_rate,
 )
-from encoding_nb.features.spaces import feature_steps, joined_features, story_features
 from encoding_nb.features.word_vectors import read_word_vectors
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -71,17 +74,27 @@ def test_lookback_truly_changes_features_and_options_reach_the_filter(stories):
     assert np.abs(found - story_features(story, longer, downsample_options={"window": 2})).max() > 0.1
 
 
-def test_steps_yield_progress_and_return_the_rows_of_the_tr_grid(stories):
-    story = stories["storyb"]
-    steps = feature_steps(story, SPEC)
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            assert stop.value.shape == (story.n_trs, 64)
-            break
+def test_progress_reaches_its_total_and_the_rows_are_those_of_the_tr_grid(stories):
+    story, seen = stories["storyb"], []
+    found = story_features(story, SPEC, progress=lambda *step: seen.append(step))
+    assert found.shape == (story.n_trs, 64)
     assert seen[-1][0] == seen[-1][1] > 0
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), RuntimeError("mine"), Cancelled("mine")])
+@pytest.mark.parametrize("space", ["wordrate", "language_model", "embeddings"])
+def test_what_a_progress_function_raises_is_no_failure_of_the_story(stories, space, error):
+    def progress(done, total):
+        raise error
+
+    spec = FeatureSpec(space, activation=SPEC.activation, layer_idx=2, embedding=TINY)
+    for work in (
+        lambda: story_features(stories["storya"], spec, progress=progress),
+        lambda: joined_features(stories["storya"], {"a": spec}, progress=progress),
+    ):
+        with pytest.raises(type(error)) as raised:
+            work()
+        assert raised.value is error and str(error) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -107,10 +120,9 @@ def test_errors_name_the_story(stories, spec, message):
 
 def test_a_model_that_gives_no_numbers_is_refused_with_the_story(stories, monkeypatch):
     def broken(words, *_, **__):
-        yield 1, 1
         return np.full((len(words), 4), np.nan, dtype=np.float32)
 
-    monkeypatch.setattr("encoding_nb.features.spaces.activation_steps", broken)
+    monkeypatch.setattr("encoding_nb.features.spaces.layer_activations", broken)
     with pytest.raises(ValueError, match="storya: downsample: 1320 of 1320 features are not finite"):
         story_features(stories["storya"], SPEC)
 
@@ -239,9 +251,58 @@ def test_joined_spaces_stand_in_their_order_with_their_widths(stories, tmp_path)
         assert np.array_equal(joined.values[:, joined.columns[name]], part)
 
 
-def test_joined_steps_reach_their_total(stories):
-    specs = {"a": FeatureSpec("wordrate"), "b": FeatureSpec("wordrate")}
-    seen = list(joined_steps(stories["storya"], specs))
-    assert seen[-1] == (200, 200)
+def test_joined_progress_reaches_its_total(stories):
+    specs = {"a": FeatureSpec("wordrate"), "b": FeatureSpec("embeddings", embedding=TINY)}
+    seen = []
+    joined_features(stories["storya"], specs, progress=lambda *step: seen.append(step))
+    assert seen == [(100, 200), (100, 200), (200, 200)]
     with pytest.raises(ValueError, match="storya: expected at least one feature space"):
         joined_features(stories["storya"], {})
+
+
+def test_cancelled_at_every_call_keeps_finished_stories_only(stories, tmp_path, monkeypatch):
+    # one window a batch: batches that grow with the machine's speed change the last digits
+    monkeypatch.setattr("encoding_nb.features.language_model._most_tokens", lambda _: 1)
+    first, second = (shortened(stories[name], 12) for name in ("storya", "storyb"))
+    model = FeatureSpec(activation=ActivationSpec("demo", lookback=4, context_type="nocontext"), layer_idx=1)
+    specs = {
+        "rate": FeatureSpec("wordrate"),
+        "model": model,
+        "own": FeatureSpec("embeddings", embedding=TINY),
+    }
+    calls = []
+    expected = joined_features(second, specs, progress=lambda *step: calls.append(step))
+    assert len(calls) > 7 and calls[0] == (100, 300) and calls[-1] == (300, 300)
+    assert calls == sorted(calls)
+    joined_features(first, specs, memory=tmp_path)
+    files, threads = sorted(tmp_path.rglob("*")), threading.enumerate()
+    # calls of the model's features; its last one comes before they are kept
+    in_model = [n for n, (done, _) in enumerate(calls) if done < 200 or calls[n - 1][0] < 200]
+
+    def cancel_at(number, seen):
+        def progress(done, total):
+            seen.append((done, total))
+            if len(seen) > number:
+                raise Cancelled
+
+        return progress
+
+    for number in range(len(calls)):
+        seen, memory = [], tmp_path if number in in_model else tmp_path / f"from call {number}"
+        with pytest.raises(Cancelled):
+            joined_features(second, specs, memory=memory, progress=cancel_at(number, seen))
+        assert seen == calls[: number + 1]
+        assert is_cached(second, model, memory=memory) == (number not in in_model)
+        assert threading.enumerate() == threads
+        if number not in in_model:
+            assert {path.suffix for path in memory.rglob("*") if path.is_file()} == {".layer"}
+            shutil.rmtree(memory)
+        assert sorted(tmp_path.rglob("*")) == files
+    found = joined_features(second, specs, memory=tmp_path)
+    assert found.values.tobytes() == expected.values.tobytes()
+
+
+def shortened(story, n_words):
+    """The first words of a story, on its first TRs."""
+    words = Words(story.words.text[:n_words], story.words.times[:n_words], story.words.times[:n_words])
+    return Story(story.name, words, story.tr_times[:8], story.bold[:8])

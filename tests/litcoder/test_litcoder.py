@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from joblib import Memory
 
+from encoding_nb import ridge
 from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.litcoder import (
     FIR,
@@ -24,8 +25,6 @@ from encoding_nb.litcoder import (
     load_assembly,
 )
 from encoding_nb.records import list_runs, load_description, load_run, loggers
-from encoding_nb.ridge import cv
-from encoding_nb.ridge import folds as the_folds
 from encoding_nb.settings import SettingsError
 
 from ..made_lebel import make_lebel
@@ -364,10 +363,10 @@ def test_cross_validation_averages_the_outer_folds():
     Y = np.column_stack([X @ rng.standard_normal((5, 3)), rng.standard_normal((200, 3)), np.ones(200)])
     options = {"folding_type": "kfold", "n_outer_folds": 4, "n_inner_folds": 3, "alphas": [0.1, 1.0]}
     metrics, weights, alphas = NestedCVModel().fit_predict(X, Y, **options)
-    outer = the_folds.make_folds(200, folding_type="kfold", n_folds=4)
-    found = cv.nested_cv(
+    outer = ridge.make_folds(200, folding_type="kfold", n_folds=4)
+    found = ridge.nested_cv(
         X, Y, outer_folds=outer, folding_type="kfold", n_inner_folds=3, normalpha=True,
-        alphas=cv.huth_alphas([0.1, 1.0]), prediction_floor=1e-8,
+        alphas=ridge.huth_alphas([0.1, 1.0]), prediction_floor=1e-8,
     )  # fmt: skip
     np.testing.assert_allclose(metrics["correlations"][:6], found.correlations[:6], atol=1e-6)
     assert metrics["correlations"][6] == 0 and metrics["p_values"][6] == 1 and metrics["n_undefined"] == 1
@@ -674,10 +673,12 @@ def test_a_results_folder_that_cannot_be_is_refused_before_train(plain, tmp_path
     ],
 )
 def test_options_of_train_are_refused_before_the_fit(plain, options, kind, message, monkeypatch):
-    monkeypatch.setattr(cv, "ridge_steps", lambda *args, **options: pytest.fail("the fit has started"))
+    monkeypatch.setattr(ridge, "ridge_cv", lambda *args, **options: pytest.fail("the fit has started"))
     made = trainer(plain)
     with pytest.raises(kind, match=message):
         made.train(**options)
+    with pytest.raises(pytest.fail.Exception, match="the fit has started"):
+        made.train()
 
 
 def test_a_logger_that_cannot_log_is_refused_before_train(plain, monkeypatch):

@@ -10,21 +10,21 @@ import pytest
 import traitlets
 from PIL import Image
 
-from encoding_nb.brain import category_palette, flatmaps, surfaces
-from encoding_nb.panel import brain_view, click_map
+from encoding_nb import brain
+from encoding_nb.panel import brain_view
 from encoding_nb.panel.click_map import BrainView
-from encoding_nb.web import areas_of
+from encoding_nb.web import WEB, areas_of
 
 from ..plots.test_plots import make_result
 
-DEMO = surfaces.SHIPPED
+DEMO = brain.SHIPPED
 STORIES = ("one", "two")
 
 
 def make_mapped(seed=0):
     """A result on the demo's surface with made-up numbers."""
     rng = np.random.default_rng(seed)
-    n = surfaces.voxel_count(DEMO)
+    n = brain.voxel_count(DEMO)
     scores = {story: rng.uniform(-0.2, 0.8, n) for story in STORIES}
     series = {story: rng.normal(size=(30, n)).astype(np.float32) for story in STORIES}
     return replace(
@@ -37,7 +37,7 @@ def make_mapped(seed=0):
         predictions=series,
         measured={story: -values for story, values in series.items()},
         row_times={story: 2.0 * np.arange(30) for story in STORIES},
-        rois={name: surfaces.roi_masks(DEMO)[name] for name in ("AC", "V1")},
+        rois={name: brain.roi_masks(DEMO)[name] for name in ("AC", "V1")},
         surface=DEMO,
     )
 
@@ -61,7 +61,7 @@ def picture(view):
 
 
 def test_the_picture_is_the_map(view, result):
-    expected = flatmaps.flat_image(result.scores, DEMO, significant=result.significant)
+    expected = brain.flat_image(result.scores, DEMO, significant=result.significant)
     np.testing.assert_array_equal(picture(view), expected)
     assert view._size == list(expected.shape[:2])
     scale = view._scale
@@ -72,9 +72,9 @@ def test_the_picture_is_the_map(view, result):
 
 def test_the_lookup_names_the_voxel_under_each_pixel(view):
     lookup = np.frombuffer(zlib.decompress(view._lookup), "<i4").reshape(view._size)
-    np.testing.assert_array_equal(lookup, surfaces.flat_mapper(DEMO).lookup)
+    np.testing.assert_array_equal(lookup, brain.flat_mapper(DEMO).lookup)
     places = np.frombuffer(view._facts["places"], "<i4").reshape(-1, 2)
-    assert len(places) == surfaces.voxel_count(DEMO)
+    assert len(places) == brain.voxel_count(DEMO)
 
 
 def test_what_hovering_shows_is_sent_once(view, result):
@@ -131,7 +131,7 @@ def test_threshold_and_colour_range_redraw(view, result):
     view.threshold = 0.6
     expected = np.where(result.scores < 0.6, np.nan, result.scores)
     scale = view._scale
-    image = flatmaps.flat_image(
+    image = brain.flat_image(
         expected, DEMO, significant=result.significant, vmin=scale["low"], vmax=scale["high"]
     )
     np.testing.assert_array_equal(picture(view), image)
@@ -163,18 +163,18 @@ def test_categories_are_not_averaged(view, result):
     layers[result.scores < 0] = np.nan
     view.show(layers, name="best layer", cmap="viridis", categories=(0, 2, 4))
     labels = np.where(np.isnan(layers), -1, layers / 2).astype(int)
-    expected = flatmaps.category_image(labels, DEMO, n_categories=3)
+    expected = brain.category_image(labels, DEMO, n_categories=3)
     np.testing.assert_array_equal(picture(view), expected)
     colours = {tuple(colour) for colour in picture(view)[..., :3].reshape(-1, 3)}
-    between = tuple(category_palette(3)[1])
-    assert between not in colours and tuple(category_palette(3)[2]) in colours
+    between = tuple(brain.category_palette(3)[1])
+    assert between not in colours and tuple(brain.category_palette(3)[2]) in colours
     scale = view._scale
     assert (scale["low"], scale["high"], scale["note"]) == (0, 4, "")
     assert [stop.split()[1:] for stop in scale["stops"]] == [
         ["0.00%", "33.33%"], ["33.33%", "66.67%"], ["66.67%", "100.00%"]]  # fmt: skip
     view.threshold = 1.0
     np.testing.assert_array_equal(
-        picture(view), flatmaps.category_image(np.where(labels == 2, 2, -1), DEMO, n_categories=3)
+        picture(view), brain.category_image(np.where(labels == 2, 2, -1), DEMO, n_categories=3)
     )
     view.vmax = 3.0
     assert "the colour range has no effect" in view._scale["note"] and view._scale["high"] == 4
@@ -214,9 +214,7 @@ def test_no_change_is_lost_while_another_thread_holds_its_own_back(result):
 def test_other_values_can_be_shown(view, result):
     lookup = view._lookup
     view.show(result.noise_ceiling, name="ceiling", units="noise ceiling (r)", cmap="viridis")
-    np.testing.assert_array_equal(
-        picture(view), flatmaps.flat_image(result.noise_ceiling, DEMO, cmap="viridis")
-    )
+    np.testing.assert_array_equal(picture(view), brain.flat_image(result.noise_ceiling, DEMO, cmap="viridis"))
     assert [row["name"] for row in view._facts["rows"]] == ["ceiling", "r", "alpha", "noise ceiling"]
     assert view._scale["units"] == "noise ceiling (r)" and view._scale["note"] == ""
     assert view._lookup is lookup, "sent once"
@@ -284,9 +282,10 @@ def test_the_picture_is_told_in_words(view):
 
 
 def test_the_browser_needs_nothing_from_elsewhere():
-    folder = click_map.Path(click_map.__file__).parent
-    for name in ("brain_view.js", "brain_view.css"):
-        assert not re.search(r"https?://|@import|\bimport\b.*\bfrom\b|url\(", (folder / name).read_text())
+    names = sorted(file.name for file in WEB.iterdir() if file.suffix in (".js", ".css"))
+    assert names == ["brain_view.css", "brain_view.js", "page.js"]
+    for name in names:
+        assert not re.search(r"https?://|@import|\bimport\b.*\bfrom\b|url\(", (WEB / name).read_text())
 
 
 # --- data by region ---

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from encoding_nb.design import matrix
-from encoding_nb.features import models
+from encoding_nb.design import TRIMMINGS
+from encoding_nb.features import ModelError, ModelInfo
 from encoding_nb.panel.controls import Controls
 from encoding_nb.panel.fields import (
     parse_alphas,
@@ -93,7 +93,7 @@ def test_controls_make_the_settings_they_were_shown(controls):
         box.value = "" if value is None else str(value)
     assert controls.settings.trimming == TRIM and controls.trimming.preset.value == "custom"
     controls.trimming.preset.value = "lebel"
-    assert controls.settings.trimming == matrix.TRIMMINGS["lebel"]
+    assert controls.settings.trimming == TRIMMINGS["lebel"]
 
 
 def test_the_first_hour_needs_only_what_is_in_sight(controls):
@@ -172,12 +172,12 @@ def test_a_model_elsewhere_is_looked_up_without_waiting(assembly, monkeypatch): 
 
     def slow(name, **_):
         asked.append(name)
-        raise models.ModelError(f"{name} is not on this machine, and the hub cannot be reached")
+        raise ModelError(f"{name} is not on this machine, and the hub cannot be reached")
 
     found = []
     lookup = ModelLookup(lambda: found.append(1))
     controls = Controls(assembly, Settings(), lambda: None, lambda *_: None, lookup)
-    monkeypatch.setattr("encoding_nb.features.activations.model_info", slow)
+    monkeypatch.setattr("encoding_nb.features.model_info", slow)
     controls.model.control.value = "gpt2-medium"
     assert "Looking this model up" in controls.adapt()
     assert lookup._seeking.join(10) and found == [1] and asked == ["gpt2-medium"]
@@ -188,7 +188,7 @@ def test_a_model_elsewhere_is_looked_up_without_waiting(assembly, monkeypatch): 
 
 
 def test_a_large_model_says_its_memory_and_that_it_is_fetched():
-    info = models.ModelInfo("big", n_layers=48, d_model=1600, n_ctx=None, n_parameters=1_500_000_000)
+    info = ModelInfo("big", n_layers=48, d_model=1600, n_ctx=None, n_parameters=1_500_000_000)
     assert describe(info) == (
         "48 layers of 1600 features, reads any number of tokens, 6.0 GB of memory, "
         "not on this machine: fetched when it is first used"
@@ -322,7 +322,7 @@ def test_a_name_that_breaks_the_look_up_does_not_leave_it_looking(monkeypatch):
 
     found = []
     lookup = ModelLookup(lambda: found.append(1))
-    monkeypatch.setattr("encoding_nb.features.activations.model_info", broken)
+    monkeypatch.setattr("encoding_nb.features.model_info", broken)
     for name in ("gpt2-medium", "b" * 300):
         assert lookup.info(name) is None
         assert lookup._seeking.join(10) and found

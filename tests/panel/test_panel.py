@@ -16,17 +16,14 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import _machine
+from encoding_nb import _machine, features, pipeline
 from encoding_nb._progress import Progress
 from encoding_nb.assembly import assembly_digest
-from encoding_nb.design import matrix
-from encoding_nb.features import activations, spaces
-from encoding_nb.features import models as the_models
-from encoding_nb.panel import ControlPanel
-from encoding_nb.panel import panel as the_panel
+from encoding_nb.design import TRIMMINGS
+from encoding_nb.features import is_cached, model_info, spaces
+from encoding_nb.panel import ControlPanel, control_panel
 from encoding_nb.panel.progress_view import describe, stages_html
-from encoding_nb.pipeline import matrices, plan, preparing
-from encoding_nb.pipeline import runs as the_runs
+from encoding_nb.pipeline import matrices, run
 from encoding_nb.records import list_runs, load_run
 from encoding_nb.settings import Settings
 
@@ -47,7 +44,7 @@ def panel(assembly, tmp_path):  # noqa: F811
         assembly,
         memory=NO_CACHE,
         results_dir=tmp_path,
-        settings=replace(RATE, trimming=matrix.TRIMMINGS["lebel"]),
+        settings=replace(RATE, trimming=TRIMMINGS["lebel"]),
     )
 
 
@@ -70,10 +67,15 @@ def all_controls(widget):
         yield from all_controls(child)
 
 
-def slow_steps(release: threading.Event):
-    while not release.wait(0.01):
-        yield Progress("features", 1, 10, 0.1, "storya")
-    raise RuntimeError("the disk is <full>")
+def slow_run(release: threading.Event):
+    """In place of `pipeline.run`: goes on until `release` is set, and then fails."""
+
+    def run(*_, progress, **__):
+        while not release.wait(0.01):
+            progress(Progress("features", 1, 10, 0.1, "storya"))
+        raise RuntimeError("the disk is <full>")
+
+    return run
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ def release(panel, monkeypatch):
     """The panel's next fit goes on until this is set, and then fails."""
     event = threading.Event()
     use_trimming(panel, TRIM)
-    monkeypatch.setattr(the_runs, "run_steps", lambda *a, **k: slow_steps(event))
+    monkeypatch.setattr(pipeline, "run", slow_run(event))
     yield event
     event.set()
 
@@ -101,7 +103,7 @@ def test_fit_gives_the_result_of_run_and_save_writes_it(panel, assembly, tmp_pat
     use_trimming(panel, TRIM)
     panel.fit()
     assert panel.join(60)
-    expected = the_runs.run(assembly, panel.settings, memory=NO_CACHE, progress=False)
+    expected = run(assembly, panel.settings, memory=NO_CACHE, progress=False)
     np.testing.assert_array_equal(panel.result.scores, expected.scores)
     assert "Done in" in texts(panel) and "voxels significant" in texts(panel)
     assert not panel._fit_button.disabled and panel._cancel_button.disabled
@@ -193,49 +195,34 @@ def test_a_fit_after_an_error_gives_a_result(panel, release, monkeypatch):
     assert panel.result is not None and panel._gate.error.value == ""
 
 
-def test_the_design_is_made_while_it_is_chosen(panel, assembly, monkeypatch):  # noqa: F811
+def test_nothing_of_one_data_set_is_kept_for_another(panel, assembly):  # noqa: F811
     use_trimming(panel, TRIM)
-    panel._controls.time.delays.control.value = "1, 2, 3"
-    assert panel.settings.fir_delays == (1, 2, 3) and panel._gate.readiness.made_ready(30)
-    expected = the_runs.run(assembly, panel.settings, memory=NO_CACHE, progress=False)
-    for name in ("stack_features", "stack_responses"):
-        monkeypatch.setattr(matrices, name, lambda *a: pytest.fail("made by the fit"))
+    before = panel._runs.inputs
     panel.fit()
     assert panel.join(60)
+    assert panel._runs.inputs is before, "the next fit on these data finds what this one left"
+    assert panel._runs.start("open", opening(replace(assembly, subject="T"))) and panel.join(10)
+    assert panel._runs.inputs is not before
+
+
+def test_the_next_fit_takes_the_responses_that_the_last_left(panel, assembly, monkeypatch):  # noqa: F811
+    use_trimming(panel, TRIM)
+    panel.fit()
+    assert panel.join(60)
+    panel._controls.time.delays.control.value = "1, 2, 3"
+    expected = run(assembly, panel.settings, memory=NO_CACHE, progress=False)
+    rows, truly = [], matrices.response_rows
+
+    def counted(story, trimming, *, test):
+        rows.append((story.name, test))
+        return truly(story, trimming, test=test)
+
+    monkeypatch.setattr(matrices, "response_rows", counted)
+    panel.fit()
+    assert panel.join(60)
+    assert panel.settings.fir_delays == (1, 2, 3) and rows == [("storyz", True)]
     np.testing.assert_array_equal(panel.result.scores, expected.scores)
     assert panel.result.notes == expected.notes
-    monkeypatch.undo()
-    before = panel._runs.inputs
-    assert panel._runs.start("open", opening(replace(assembly, subject="T"))) and panel.join(10)
-    assert panel._runs.inputs is not before, "nothing of one data set is kept for another"
-
-
-def test_nothing_is_made_ready_beside_a_run(panel, release, monkeypatch):
-    made, true = [], preparing.prepare_steps
-    monkeypatch.setattr(
-        preparing, "prepare_steps", lambda a, s, *r, **o: made.append(s.fir_delays) or true(a, s, *r, **o)
-    )
-    panel.fit()
-    for delays in ("1, 2", "1, 2, 3"):
-        panel._controls.time.delays.control.value = delays
-        assert panel._gate.readiness.made_ready(30)
-    assert not made
-    release.set()
-    with pytest.raises(RuntimeError, match="the disk is"):
-        panel.join(10)
-    assert panel._gate.readiness.made_ready(30) and made == [(1, 2, 3)]
-
-
-def test_what_cannot_be_made_ready_says_nothing_before_fit(panel, monkeypatch, caplog):
-    def fails(*_, **__):
-        raise OSError("the disk is away")
-        yield
-
-    use_trimming(panel, TRIM)
-    monkeypatch.setattr(preparing, "prepare_steps", fails)
-    panel._controls.fit.seed.control.value = "5"
-    assert panel._gate.readiness.made_ready(30) and not caplog.records
-    assert "away" not in texts(panel) and not panel._fit_button.disabled
 
 
 def test_cancel(panel, release):
@@ -286,14 +273,14 @@ def test_an_embedding_path_that_cannot_be_is_said_beside_it(panel):
 
 def test_a_check_that_fails_itself_is_said_beside_the_setting_that_makes_it(panel, monkeypatch):
     use_trimming(panel, TRIM)
-    truly = plan.check
+    truly = pipeline.check
 
     def fails(assembly, settings):  # noqa: F811
         if settings.cutoff_mult > 5:
             raise TypeError("no such cutoff")
         return truly(assembly, settings)
 
-    monkeypatch.setattr(the_runs, "check", fails)
+    monkeypatch.setattr(pipeline, "check", fails)
     panel._controls.time.cutoff.control.value = "6"
     assert "cannot be checked (TypeError: no such cutoff)" in texts(panel._controls.time.cutoff)
     assert panel._fit_button.disabled and panel._controls.sections["time"].unfolded
@@ -369,18 +356,18 @@ def test_stories_that_were_finished_stay_cached_after_cancel(assembly, tmp_path,
     }  # each with words of its own: what is cached goes by the text
     assembly = replace(assembly, stories=stories)
     panel = ControlPanel(assembly, memory=memory, results_dir=tmp_path, settings=settings)
-    truly, second, go, names = activations.activation_steps, threading.Event(), threading.Event(), []
+    truly, second, go, names = spaces.layer_activations, threading.Event(), threading.Event(), []
 
-    def steps(story, *arguments, **options):
-        names.append(story)
+    def stuck(words, *arguments, progress, **options):
+        names.append(words)
         if len(names) == 2:
-            yield 0, 1
+            progress(0, 1)
             second.set()
             go.wait(30)
-            yield 0, 1
-        return (yield from truly(story, *arguments, **options))
+            progress(0, 1)
+        return truly(words, *arguments, progress=progress, **options)
 
-    monkeypatch.setattr(spaces, "activation_steps", steps)
+    monkeypatch.setattr(spaces, "layer_activations", stuck)
     panel.fit()
     assert second.wait(60)
     panel.cancel()
@@ -388,9 +375,7 @@ def test_stories_that_were_finished_stay_cached_after_cancel(assembly, tmp_path,
     go.set()
     panel._runs._leaving.join(10)
     specs = settings.feature_specs.values()
-    cached = [
-        all(spaces.is_cached(s, spec, memory=memory) for spec in specs) for s in assembly.stories.values()
-    ]
+    cached = [all(is_cached(s, spec, memory=memory) for spec in specs) for s in assembly.stories.values()]
     assert cached == [True, False, False, False]
 
 
@@ -411,7 +396,8 @@ def test_a_run_that_does_not_fit_into_memory_keeps_fit_off(panel, monkeypatch):
 
 def test_what_the_last_fit_left_keeps_no_fit_off(panel, monkeypatch):
     use_trimming(panel, TRIM)
-    assert panel._gate.readiness.made_ready(30) and panel._runs.inputs._made
+    panel.fit()
+    assert panel.join(60) and panel._gate.readiness.estimated(30)
     free, forget = [1000], panel._runs.inputs.forget
     monkeypatch.setattr(_machine, "free_memory", lambda: free[0])
     monkeypatch.setattr(
@@ -423,10 +409,10 @@ def test_what_the_last_fit_left_keeps_no_fit_off(panel, monkeypatch):
 
 
 def test_a_model_that_is_too_large_names_one_that_would_do(panel, monkeypatch):
-    truly = the_models.model_info
+    truly = model_info
     large = replace(truly(str(TINY_MODEL)), n_parameters=10**14)
     monkeypatch.setattr(
-        activations, "model_info", lambda name, **o: large if name == str(TINY_MODEL) else truly(name, **o)
+        features, "model_info", lambda name, **o: large if name == str(TINY_MODEL) else truly(name, **o)
     )
     panel._controls.show(Settings(model_name=str(TINY_MODEL), layer_idx=1, lookback=8, trimming=TRIM))
     assert panel._gate.readiness.estimated(30)
@@ -451,13 +437,13 @@ def test_warnings_of_saving_and_of_opening_are_shown_as_notes(panel, assembly, m
     use_trimming(panel, TRIM)
     panel.fit()
     assert panel.join(60)
-    monkeypatch.setattr("encoding_nb.plots.results.plot_alphas", lambda run: 1 / 0)
+    monkeypatch.setattr("encoding_nb.plots.plot_alphas", lambda run: 1 / 0)
 
     def opened(source, **_):
         warnings.warn("a story lacks its words", stacklevel=1)
         return assembly
 
-    monkeypatch.setattr("encoding_nb.datasets.loaders.load_assembly", opened)
+    monkeypatch.setattr("encoding_nb.datasets.load_assembly", opened)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         panel.save()
@@ -496,7 +482,7 @@ def test_the_estimate_stands_there_before_the_start(panel):
 
 def test_opening_data_changes_the_stories_and_forgets_none(panel, assembly, tmp_path, monkeypatch):  # noqa: F811
     other = replace(assembly, stories={k: s for k, s in assembly.stories.items() if k != "storya"})
-    monkeypatch.setattr("encoding_nb.datasets.loaders.load_assembly", lambda source, **options: other)
+    monkeypatch.setattr("encoding_nb.datasets.load_assembly", lambda source, **options: other)
     (tmp_path / "data.h5").write_text("")
     data = panel._controls.data
     data.source.value, data.path.value = "file", str(tmp_path / "data.h5")
@@ -557,8 +543,11 @@ def test_a_result_stays_with_its_data_when_others_are_opened(panel, assembly, tm
 
 
 def opening(value):
-    yield Progress("features", 0, 1, 0.0)
-    return value
+    def job(tell):
+        tell(Progress("features", 0, 1, 0.0))
+        return value
+
+    return job
 
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "a" * 300, "nul\0"])
@@ -576,17 +565,17 @@ def test_what_cannot_be_a_path_is_said_beside_open(panel, path):
 
 def test_the_same_name_finds_the_panel_and_its_run_again(assembly, tmp_path, monkeypatch):  # noqa: F811
     settings = replace(RATE, trimming=TRIM)
-    panel = the_panel(assembly, results_dir=tmp_path, settings=settings, name="one", memory=NO_CACHE)
+    panel = control_panel(assembly, results_dir=tmp_path, settings=settings, name="one", memory=NO_CACHE)
     event = threading.Event()
-    monkeypatch.setattr(the_runs, "run_steps", lambda *a, **k: slow_steps(event))
+    monkeypatch.setattr(pipeline, "run", slow_run(event))
     panel.fit()
-    same = the_panel(assembly, results_dir=tmp_path, settings=settings, name="one", memory=NO_CACHE)
+    same = control_panel(assembly, results_dir=tmp_path, settings=settings, name="one", memory=NO_CACHE)
     assert same is panel
     # asked for otherwise: a new panel on the same run
-    compact = the_panel(assembly, results_dir=tmp_path, name="one", compact=True, memory=NO_CACHE)
+    compact = control_panel(assembly, results_dir=tmp_path, name="one", compact=True, memory=NO_CACHE)
     assert compact is not panel and compact.running and compact._fit_button.disabled
     assert compact.settings == settings
-    other = the_panel(assembly, results_dir=tmp_path, settings=settings, name="two", memory=NO_CACHE)
+    other = control_panel(assembly, results_dir=tmp_path, settings=settings, name="two", memory=NO_CACHE)
     assert not other.running and not other._fit_button.disabled
     compact.cancel()
     assert panel.join(10) and not panel.running and "Cancelled" in texts(compact)
@@ -623,13 +612,13 @@ def test_what_no_panel_can_be_made_of(assembly, tmp_path, monkeypatch, data, opt
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("")
     with pytest.raises(kind, match=says):
-        the_panel(assembly if data is None else data, **options)
+        control_panel(assembly if data is None else data, **options)
 
 
 def test_a_panel_opens_where_nothing_can_be_saved(assembly, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
     Path("results").write_text("no folder")
-    panel = the_panel(assembly, settings=replace(RATE, trimming=TRIM), memory=NO_CACHE)
+    panel = control_panel(assembly, settings=replace(RATE, trimming=TRIM), memory=NO_CACHE)
     panel.fit()
     assert panel.join(60)
     panel._save_button.click()
@@ -640,7 +629,7 @@ def test_a_panel_opens_where_nothing_can_be_saved(assembly, tmp_path, monkeypatc
 def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path):  # noqa: F811
     settings = replace(RATE, trimming=TRIM)
     one, two = (
-        the_panel(assembly, results_dir=tmp_path, settings=settings, name=f"apart {i}", memory=NO_CACHE)
+        control_panel(assembly, results_dir=tmp_path, settings=settings, name=f"apart {i}", memory=NO_CACHE)
         for i in range(2)
     )
     two._controls.fit.criterion.control.value = False
@@ -653,7 +642,7 @@ def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path
     assert one.result.settings == settings and two.result.settings.fir_delays == (1, 2)
     assert one.result.settings.use_corr and not two.result.settings.use_corr
     assert len(one._runs.remembered) == len(two._runs.remembered) == 1
-    alone = the_runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+    alone = run(assembly, settings, memory=NO_CACHE, progress=False)
     np.testing.assert_array_equal(one.result.scores, alone.scores)
     one._results.brain.view.selected = 1
     assert two._results.brain.view.selected == -1
@@ -664,15 +653,15 @@ def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path
 def test_a_fit_seen_by_two_panels_is_remembered_once(assembly, tmp_path):  # noqa: F811
     settings = replace(RATE, trimming=TRIM)
     options = {"results_dir": tmp_path, "settings": settings, "name": "seen twice", "memory": NO_CACHE}
-    the_panel(assembly, **options)
-    panel = the_panel(assembly, compact=True, **options)
+    control_panel(assembly, **options)
+    panel = control_panel(assembly, compact=True, **options)
     panel.fit()
     assert panel.join(60) and len(panel._runs.remembered) == 1
 
 
 def test_unnamed_panels_outside_cells_are_apart(assembly, tmp_path):  # noqa: F811
     settings = replace(RATE, trimming=TRIM)
-    one, two = (the_panel(assembly, results_dir=tmp_path, settings=settings) for _ in range(2))
+    one, two = (control_panel(assembly, results_dir=tmp_path, settings=settings) for _ in range(2))
     one.fit()
     assert one.join(60)
     assert one.result is not None and two.result is None
@@ -714,7 +703,7 @@ def test_an_executed_notebook_holds_a_picture_beside_the_widget(tmp_path):
 
     cells = [
         "from encoding_nb.design import Trimming\nfrom encoding_nb.panel import control_panel\n"
-        "from encoding_nb.pipeline import Settings\nfrom joblib import Memory\n"
+        "from joblib import Memory\n"
         "from tests.pipeline.test_runs import RATE, TRIM, make_story\nfrom encoding_nb.assembly import Assembly\n"
         "from dataclasses import replace\n"
         "stories = {n: make_story(n, i) for i, n in enumerate(('a', 'b'))}\n"
@@ -734,9 +723,9 @@ def test_an_executed_notebook_holds_a_picture_beside_the_widget(tmp_path):
 def test_two_threads_may_be_the_first_to_need_a_tokenizer():
     """In a process of its own: transformers must not have been imported yet."""
     code = (
-        "import threading, sys; from pathlib import Path; from encoding_nb import loading; found = []\n"
+        "import threading, sys; from pathlib import Path; from encoding_nb.features import load_tokenizer\n"
         f"folder = Path({str(TINY_MODEL)!r})\n"
-        "load = lambda: found.append(type(loading.load_tokenizer(folder)).__name__)\n"
+        "found = []; load = lambda: found.append(type(load_tokenizer(folder)).__name__)\n"
         "threads = [threading.Thread(target=load) for _ in range(4)]\n"
         "[t.start() for t in threads]; [t.join() for t in threads]; print(len(found))"
     )

@@ -20,12 +20,12 @@ from ..pipeline.test_runs import RATE, assembly  # noqa: F401 - a fixture
 def failed(assembly, settings, raise_it):  # noqa: F811
     """The runs after a fit that failed in its first stage; other settings stand at the controls by then."""
 
-    def steps():
-        yield Progress("features", 0, 1, 0.0)
+    def job(tell):
+        tell(Progress("features", 0, 1, 0.0))
         raise_it()
 
     runs = Runs(assembly)
-    runs.start("fit", steps(), settings)
+    runs.start("fit", job, settings)
     assert runs.join(10)
     runs.settings = replace(settings, model_name="another-model")
     return runs

@@ -1,19 +1,20 @@
 """The tabs: each shows what the run holds, draws when it is looked at, and says what it cannot."""
 
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from encoding_nb import pipeline
 from encoding_nb.panel import ControlPanel
 from encoding_nb.panel.brain_tab import BrainTab
 from encoding_nb.panel.code_tab import code_of, variable_of
-from encoding_nb.panel.layer_sweep import LayerDone, best_layers, layer_steps
+from encoding_nb.panel.layer_sweep import LayerDone, LayerError, best_layers, fit_layers
 from encoding_nb.panel.runs import BestLayer
 from encoding_nb.panel.summary_tab import metrics_html, region_html, sentence
-from encoding_nb.pipeline import result as the_result
-from encoding_nb.pipeline import runs
+from encoding_nb.pipeline import Result, run
 from encoding_nb.records import save_run
 from encoding_nb.settings import Settings
 
@@ -26,22 +27,14 @@ MODEL = replace(
 )
 
 
-def drain(steps):
-    seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as stop:
-            return seen, stop.value
-
-
 @pytest.fixture(scope="module")
 def swept(assembly, tmp_path_factory):  # noqa: F811
     """Every layer of the tiny model, and what came on the way."""
     from joblib import Memory
 
-    memory = Memory(tmp_path_factory.mktemp("activations"), verbose=0)
-    return drain(layer_steps(assembly, MODEL, memory=memory)), memory
+    memory, seen = Memory(tmp_path_factory.mktemp("activations"), verbose=0), []
+    found = fit_layers(assembly, MODEL, memory=memory, progress=seen.append)
+    return (seen, found), memory
 
 
 @pytest.fixture
@@ -108,22 +101,19 @@ def test_brain_shows_scores_ceiling_and_alphas(panel):
 def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypatch):
     """The second fit of the same data shows them; one that is cancelled then gives the map of the first back."""
     tab, seen = panel._results.brain, []
-    run_steps = runs.run_steps
+    truly = pipeline.run
 
-    def watched(*args, **options):
-        steps = run_steps(*args, **options)
-        while True:
-            try:
-                step = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            yield step
-            if step.scores is not None:  # asked for the next step: this one has been shown
+    def watched(*args, progress, **options):
+        def tell(step):
+            progress(step)
+            if step.scores is not None:  # it has been shown
                 seen.append((step.scores, tab.view._values, tab.view._scale["note"], tab.view._facts))
                 if len(seen) == 2:
                     panel.cancel()
 
-    monkeypatch.setattr(runs, "run_steps", watched)
+        return truly(*args, progress=tell, **options)
+
+    monkeypatch.setattr(pipeline, "run", watched)
     first = panel.result
     panel.fit()
     assert panel.join(60) and tab.drawn(30)
@@ -157,7 +147,7 @@ def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypa
 def test_regions_on_and_off_and_significant_only(demo):
     rng = np.random.default_rng(0)
     scores = rng.uniform(0, 1, demo.n_voxels).astype(np.float32)
-    found = the_result.Result(
+    found = Result(
         settings=Settings(), scores=scores, story_scores={"s": scores}, best_alphas=np.ones(demo.n_voxels),
         pvalues=np.ones(demo.n_voxels), significant=scores > 0.5, noise_ceiling=None, predictions={}, measured={},
         row_times={}, metrics={}, provenance={"seconds": {}}, subject=demo.subject, surface=demo.surface,
@@ -205,8 +195,21 @@ def test_a_sweep_gives_what_single_runs_give(swept, assembly):  # noqa: F811
     assert [step.layer for step in seen if isinstance(step, LayerDone)] == [0, 1, 2, 3, 4]
     overall = [step.overall for step in seen]
     assert np.diff(overall).min() > -1e-9 and overall[-1] == 1
-    alone = runs.run(assembly, replace(MODEL, layer_idx=3), memory=memory, progress=False)
+    alone = run(assembly, replace(MODEL, layer_idx=3), memory=memory, progress=False)
     np.testing.assert_allclose(found[3].scores, alone.scores, atol=1e-6)
+
+
+def test_a_layer_that_fails_ends_the_sweep_with_its_message(swept, assembly):  # noqa: F811
+    """The error is raised from the sweep's own progress function, and reaches the panel as it is."""
+    _, memory = swept
+    story = assembly.stories["storya"]
+    bold = np.array(story.bold)
+    bold[10, 1] = np.nan
+    broken = replace(assembly, stories={**assembly.stories, "storya": replace(story, bold=bold)})
+    seen = []
+    with pytest.raises(LayerError, match=r"^Layer 0: ValueError: storya: 1 NaN or infinite values"):
+        fit_layers(broken, MODEL, memory=memory, progress=seen.append)
+    assert seen and not any(isinstance(step, LayerDone) for step in seen)
 
 
 def test_best_layers(swept):
@@ -254,6 +257,31 @@ def test_the_panel_sweeps_and_remembers(panel, swept, tmp_path):
     panel._controls.models.lookback.control.value = "7"
     panel.fit()
     assert panel.join(60) and "best layer" not in panel._results.brain.values.options
+
+
+def test_a_sweep_that_is_cancelled_ends_within_two_seconds_and_keeps_its_layers(panel, swept):
+    _, memory = swept
+    panel._runs.memory = memory
+    panel._controls.show(MODEL)
+    asked = []
+
+    def watcher(news, value):
+        if news == "progress" and isinstance(value, LayerDone) and value.layer == 1:
+            asked.append(time.monotonic())
+            panel.cancel()
+
+    panel._runs.watch(watcher)
+    panel.sweep()
+    worker = panel._runs._worker
+    assert worker.join(60) and time.monotonic() - asked[0] < 2
+    assert worker.cancelled and worker.error is None
+    assert panel.join(10) and panel._runs.outcome == "cancelled" and not panel._runs.swept_whole
+    assert list(panel._runs.layers) == [0, 1]
+    tab = panel._results.layers
+    tab.look(True)
+    assert tab.drawn(30) and "2 layers done" in texts(tab) and "ended early" in texts(tab)
+    panel.fit()
+    assert panel.join(60) and panel._runs.outcome == "done"
 
 
 def test_the_runs_tab_follows_a_sweep_that_ends_while_it_is_in_front(panel, swept):
@@ -329,7 +357,7 @@ def test_the_code_makes_the_same_run(panel, assembly, monkeypatch):  # noqa: F81
 
 
 def test_a_tab_that_cannot_be_drawn_says_so(panel, monkeypatch, caplog):
-    monkeypatch.setattr("encoding_nb.plots.results.plot_alphas", lambda run: 1 / 0)
+    monkeypatch.setattr("encoding_nb.plots.plot_alphas", lambda run: 1 / 0)
     tab = panel._results.summary
     panel._results.box.selected_index = 0
     assert tab.drawn(30)

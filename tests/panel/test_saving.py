@@ -22,14 +22,9 @@ def runs(assembly, result):  # noqa: F811
     """A fit, after which other data were opened."""
     made = Runs(assembly)
     for kind, value in (("fit", result), ("open", replace(assembly, tr=3.0))):
-        made.start(kind, iter_of(value))
+        made.start(kind, lambda tell, value=value: value)
         assert made.join(10)
     return made
-
-
-def iter_of(value):
-    return value
-    yield
 
 
 def test_the_record_names_the_data_of_the_result(runs, assembly, tmp_path):  # noqa: F811

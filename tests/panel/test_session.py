@@ -15,9 +15,12 @@ from ..pipeline.test_runs import assembly, result  # noqa: F401 - fixtures
 
 
 def stepping(release, value="found"):
-    while not release.wait(0.01):
-        yield Progress("ridge", 1, 2, 0.5)
-    return value
+    def job(tell):
+        while not release.wait(0.01):
+            tell(Progress("ridge", 1, 2, 0.5))
+        return value
+
+    return job
 
 
 def test_one_at_a_time_and_its_news_are_told(assembly):  # noqa: F811
@@ -35,26 +38,26 @@ def test_one_at_a_time_and_its_news_are_told(assembly):  # noqa: F811
 def test_a_step_that_takes_long_is_let_go_within_a_second_and_waited_for_by_the_next(assembly):  # noqa: F811
     runs, release, ended = Runs(assembly), threading.Event(), []
 
-    def stuck():
-        yield Progress("features", 0, 1, 0.0)
+    def stuck(tell):
+        tell(Progress("features", 0, 1, 0.0))
         release.wait(30)
         ended.append("old")
-        yield Progress("features", 1, 1, 0.5)
+        tell(Progress("features", 1, 1, 0.5))
 
-    def quick():
-        yield Progress("features", 0, 1, 0.0)
+    def quick(tell):
+        tell(Progress("features", 0, 1, 0.0))
         ended.append("new")
         return 1
 
     outcomes = []
     runs.watch(lambda news, _: outcomes.append(runs.outcome) if news == "over" else None)
-    runs.start("open", stuck())
+    runs.start("open", stuck)
     time.sleep(0.05)
     asked = time.monotonic()
     assert runs.cancel()
     assert runs.join(10) and time.monotonic() - asked < the_runs.LET_GO_SECONDS + 5
     assert runs.outcome == "cancelled" and not ended
-    assert runs.start("open", quick())
+    assert runs.start("open", quick)
     assert not runs.join(0.4), "the next run began beside the one that was let go"
     release.set()
     assert runs.join(10) and ended == ["old", "new"]
@@ -62,13 +65,13 @@ def test_a_step_that_takes_long_is_let_go_within_a_second_and_waited_for_by_the_
 
 
 def test_an_error_is_kept_and_the_next_run_forgets_it(assembly):  # noqa: F811
-    def failing():
-        yield Progress("ridge", 0, 1, 0.0)
+    def failing(tell):
+        tell(Progress("ridge", 0, 1, 0.0))
         raise OSError("no space")
 
     runs, release = Runs(assembly), threading.Event()
     release.set()
-    runs.start("fit", failing())
+    runs.start("fit", failing)
     assert runs.join(10) and runs.outcome == "failed" and str(runs.error) == "no space"
     runs.start("open", stepping(release))
     assert runs.join(10) and runs.error is None
@@ -131,13 +134,14 @@ def test_remembered_runs_keep_their_maps_and_not_their_time_courses(assembly, re
 
 
 def ended(runs, kind, value, settings=None, *, steps=()):
-    """A run that yields these steps and returns the value, over and told."""
+    """A run that tells these steps and returns the value, over and told."""
 
-    def generator():
-        yield from steps
+    def job(tell):
+        for step in steps:
+            tell(step)
         return value
 
-    assert runs.start(kind, generator(), settings) and runs.join(10)
+    assert runs.start(kind, job, settings) and runs.join(10)
 
 
 def test_a_result_keeps_its_data_when_others_are_opened(assembly, result):  # noqa: F811
@@ -170,15 +174,15 @@ def test_a_cancelled_sweep_leaves_its_layers(assembly, result):  # noqa: F811
     layers = [replace(result, settings=replace(result.settings, modality="language_model", layer_idx=i))
               for i in range(3)]  # fmt: skip
 
-    def sweep():
-        yield LayerDone(0, layers[0], 0.1)
-        yield LayerDone(1, layers[1], 0.2)
+    def sweep(tell):
+        tell(LayerDone(0, layers[0], 0.1))
+        tell(LayerDone(1, layers[1], 0.2))
         release.wait(10)
-        yield LayerDone(2, layers[2], 1.0)
+        tell(LayerDone(2, layers[2], 1.0))
 
     heard = []
     runs.watch(lambda news, value: heard.append(value) if news == "progress" else None)
-    runs.start("sweep", sweep(), layers[0].settings)
+    runs.start("sweep", sweep, layers[0].settings)
     while len(runs.layers) < 2:
         time.sleep(0.01)
     runs.cancel()

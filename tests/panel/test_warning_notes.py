@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from contextvars import copy_context
 
 import pytest
 
@@ -30,6 +31,16 @@ def test_a_thread_hears_its_own_warnings_and_no_others():
         go.set()
         thread.join(10)
     assert heard == ["of the thread"] and len(shown) == 1
+
+
+def test_threads_that_work_in_a_copy_of_the_context_are_heard():
+    heard = []
+    with listening(heard.append):
+        context = copy_context()
+        thread = threading.Thread(target=context.run, args=(warn, "of a thread of the run"))
+        thread.start()
+        thread.join(10)
+    assert heard == ["of a thread of the run"]
 
 
 def test_listeners_stand_in_line_and_leave():

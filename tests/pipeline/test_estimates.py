@@ -11,7 +11,7 @@ from joblib import Memory
 from encoding_nb import Settings, Story, Words, _machine
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
-from encoding_nb.pipeline import estimates, matrices, plan
+from encoding_nb.pipeline import FitShape, Inputs, estimates, plan_run
 from encoding_nb.settings import SettingsError
 
 NO_CACHE = Memory(None)
@@ -39,15 +39,14 @@ def made(n_stories=6, n_trs=350, n_voxels=95_556):
 
 def test_counts_rows_columns_and_voxels():
     assembly = made()
-    shape = plan.fit_shape(assembly, replace(RATE, joined_with=("language_model",)))
-    assert shape == plan.FitShape(5 * 350, 350, 4 * (1 + 192), 95_556, 350)
-    nested = plan.fit_shape(assembly, replace(RATE, use_train_test_split=False))
+    shape = plan_run(assembly, replace(RATE, joined_with=("language_model",))).shape
+    assert shape == FitShape(5 * 350, 350, 4 * (1 + 192), 95_556, 350)
+    nested = plan_run(assembly, replace(RATE, use_train_test_split=False)).shape
     assert (nested.n_rows, nested.n_test_rows) == (6 * 350, 6 * 350)
 
 
 def test_memory_grows_with_voxels_and_holds_the_responses(monkeypatch):
     monkeypatch.setattr(_machine, "free_memory", lambda: 24_000_000_000)
-    monkeypatch.setattr(matrices, "free_memory", lambda: 24_000_000_000)
     small, large = (estimates.estimate(made(n_voxels=n), RATE, memory=NO_CACHE) for n in (10_000, 95_556))
     assert large.fits and large.problem is None and not large.on_disk
     for stage in ("design", "ridge"):
@@ -58,10 +57,10 @@ def test_memory_grows_with_voxels_and_holds_the_responses(monkeypatch):
 
 def test_responses_that_are_large_for_the_machine_count_as_a_file():
     assembly = made()
-    shape = plan.fit_shape(assembly, RATE)
+    shape = plan_run(assembly, RATE).shape
     responses = 4 * shape.n_rows * shape.n_voxels
-    held = estimates.bytes_needed(assembly, RATE, shape, {}, free=10 * responses)
-    filed = estimates.bytes_needed(assembly, RATE, shape, {}, free=2 * responses)
+    held = estimates.bytes_needed(RATE, shape, {}, free=10 * responses)
+    filed = estimates.bytes_needed(RATE, shape, {}, free=2 * responses)
     assert held["design"] - filed["design"] == responses
 
 
@@ -94,18 +93,18 @@ def test_a_models_own_embedding_needs_the_model_but_no_pass(tmp_path):
 def test_a_shortage_says_how_many_stories_would_fit(monkeypatch):
     assembly = made(n_stories=20)
     nested = replace(RATE, use_train_test_split=False)  # keeps predictions of every row
-    shape = plan.fit_shape(assembly, nested)
-    free = int(0.9 * max(estimates.bytes_needed(assembly, nested, shape, {}, free=1).values()))
+    plan = plan_run(assembly, nested, memory=NO_CACHE)
+    free = int(0.9 * max(estimates.bytes_needed(nested, plan.shape, {}, free=1).values()))
     monkeypatch.setattr(_machine, "free_memory", lambda: free)
     found = estimates.estimate(assembly, nested, memory=NO_CACHE)
     assert not found.fits
     number = int(found.problem.split("the first ")[1].split(" ")[0])
     assert 1 <= number < 20
     with pytest.raises(SettingsError, match=f"the first {number} training stories would fit") as raised:
-        estimates.refuse_too_large(assembly, nested, memory=NO_CACHE)
+        estimates.refuse_too_large(plan, Inputs())
     assert raised.value.field == "stories"
     fewer = replace(nested, stories=tuple(f"s{i}" for i in range(number)))
-    estimates.refuse_too_large(assembly, fewer, memory=NO_CACHE)
+    estimates.refuse_too_large(plan_run(assembly, fewer, memory=NO_CACHE), Inputs())
 
 
 def test_a_model_too_large_is_the_models_problem(monkeypatch):
@@ -114,7 +113,7 @@ def test_a_model_too_large_is_the_models_problem(monkeypatch):
     with pytest.raises(
         SettingsError, match=r"demo has 4 million parameters: choose a smaller model"
     ) as raised:
-        estimates.refuse_too_large(made(n_voxels=10), settings, memory=NO_CACHE)
+        estimates.refuse_too_large(plan_run(made(n_voxels=10), settings, memory=NO_CACHE), Inputs())
     assert raised.value.field == "model_name"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import Settings, Story, Words
+from encoding_nb import Settings, Story, Words, scoring
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming, downsampling
 from encoding_nb.features import word_rate
@@ -182,7 +182,7 @@ def test_voxels_are_chosen_and_called_significant_by_the_settings_test(assembly,
     data, settings = assembly
     asked = []
     made = permutation.permutation_pvalues
-    monkeypatch.setattr(correlations, "permutation_pvalues", lambda *a, **o: asked.append(o) or made(*a, **o))
+    monkeypatch.setattr(scoring, "permutation_pvalues", lambda *a, **o: asked.append(o) or made(*a, **o))
     options = {"n_permutations": 99, "block_trs": 7, "seed": 4}
     partitioning.partition(data, replace(settings, **options), memory=NO_CACHE)
     expected = options | {"alternative": "greater", "tail": "normal"}

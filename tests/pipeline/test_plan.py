@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from encoding_nb import features, ridge
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
-from encoding_nb.features import activations, spaces
-from encoding_nb.pipeline import check, estimates, partitioning, runs, split_stories
-from encoding_nb.pipeline.plan import inner_folds, outer_folds, story_numbers
+from encoding_nb.features import activations
+from encoding_nb.pipeline import check, estimates, partitioning, plan_run, runs, split_stories
 from encoding_nb.ridge import make_folds
 from encoding_nb.settings import Settings, SettingsError
 
@@ -124,7 +124,7 @@ REFUSED = [
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: str(case[0])[:60])
 def test_refused_under_its_own_name(assembly, case, monkeypatch):
     change, says, field = case if len(case) == 3 else (*case, next(iter(case[0])))
-    monkeypatch.setattr(spaces, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_features", lambda *a, **k: pytest.fail("work was begun"))
     settings = replace(FITS, **change)
     assert list(check(assembly, settings)) == [field]
     with pytest.raises(SettingsError, match=says) as raised:
@@ -265,12 +265,45 @@ def test_numbers_of_numpy_and_paths_go_through_json():
 
 
 def test_folds_are_those_of_make_folds(assembly):
-    settings = replace(FITS, n_inner_folds=3, n_outer_folds=4, seed=7)
-    groups = story_numbers(assembly, ("storya", "storyb"), settings)
-    assert groups.tolist() == [0] * 60 + [1] * 60
-    for found, n_folds in ((inner_folds(groups, settings), 3), (outer_folds(groups, settings), 4)):
-        expected = make_folds(120, n_folds=n_folds, chunk_length=5, groups=groups, seed=7)
+    def same(found, expected):
         assert [f.test.tolist() for f in found] == [f.test.tolist() for f in expected]
+
+    settings = replace(FITS, n_inner_folds=3, n_outer_folds=4, seed=7)
+    plan = plan_run(assembly, replace(settings, stories=("storya", "storyb"), test_stories=("storyz",)))
+    assert plan.groups.tolist() == [0] * 60 + [1] * 60 and not plan.outer_folds
+    same(plan.inner_folds[0], make_folds(120, n_folds=3, chunk_length=5, groups=plan.groups, seed=7))
+    plan = plan_run(assembly, replace(settings, **NESTED))
+    same(plan.outer_folds, make_folds(240, n_folds=4, chunk_length=5, groups=plan.groups, seed=7))
+    for outer, inner in zip(plan.outer_folds, plan.inner_folds, strict=True):
+        groups = plan.groups[outer.train]
+        same(inner, make_folds(len(groups), n_folds=3, chunk_length=5, groups=groups, seed=7))
+
+
+def test_a_plan_has_the_kept_rows_of_each_story(assembly):
+    plan = plan_run(assembly, FITS)
+    assert [story.name for story in plan.train] == ["storya", "storyb", "storyc"]
+    assert [story.name for story in plan.test] == ["storyz"]
+    for story in plan.stories:
+        grid, bold = np.arange(story.n_trs), np.arange(story.n_rows)
+        test = story in plan.test
+        kept = TRIM.features(grid, test=test), TRIM.targets(bold, test=test)
+        np.testing.assert_array_equal(grid[plan.feature_rows[story.name]], kept[0])
+        np.testing.assert_array_equal(bold[plan.bold_rows[story.name]], kept[1])
+        assert plan.n_kept[story.name] == len(kept[0]) == len(kept[1])
+    assert not plan.missing and plan.shape.n_rows == len(plan.groups) == 180
+
+
+def test_a_plan_raises_what_check_finds_and_check_looks_at_the_smallest_outer_folds(assembly, monkeypatch):
+    several = replace(FITS, fdr_q=7.0, layer_idx="x", alphas=())
+    with pytest.raises(SettingsError) as raised:
+        plan_run(assembly, several)
+    assert raised.value.field == next(iter(check(assembly, several))) and len(check(assembly, several)) > 1
+    made, true = [], ridge.make_folds
+    monkeypatch.setattr(ridge, "make_folds", lambda *a, **o: made.append(o["n_folds"]) or true(*a, **o))
+    many = replace(FITS, **NESTED, folding_type="kfold", n_outer_folds=80, n_inner_folds=3)
+    assert check(assembly, many) == {} and len(made) == 51
+    made.clear()
+    assert len(plan_run(assembly, many).inner_folds) == 80 and len(made) == 81
 
 
 def test_a_spec_says_what_a_setting_of_another_kind_is():

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import _machine
+from encoding_nb import _machine, features, ridge, scoring
+from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.design import Trimming, matrix
-from encoding_nb.features import JoinedFeatures, spaces, word_rate
-from encoding_nb.pipeline import clock as the_clock
-from encoding_nb.pipeline import matrices, plan, runs
-from encoding_nb.pipeline import result as the_result
+from encoding_nb.features import JoinedFeatures, word_rate
+from encoding_nb.pipeline import STAGES, Inputs, check, clock, design_matrices, plan_run, runs, to_code
 from encoding_nb.ridge import cv
-from encoding_nb.ridge import folds as the_folds
 from encoding_nb.scoring import correlations, permutation
 from encoding_nb.settings import Settings, SettingsError
 
@@ -75,7 +73,7 @@ def test_equals_the_stages_done_by_hand(assembly, result):
     train = [rows(name, False) for name in ("storya", "storyb", "storyc")]
     X, Y = (np.concatenate(part) for part in zip(*train, strict=True))
     X_test, Y_test = rows("storyz", True)
-    folds = the_folds.make_folds(
+    folds = ridge.make_folds(
         len(X), folding_type="chunked", n_folds=5, chunk_length=5, groups=np.repeat([0, 1, 2], 60), seed=0
     )
     fitted = cv.ridge_cv(X, Y, X_test=X_test, Y_test=Y_test, alphas=RATE.alphas, folds=folds)
@@ -91,7 +89,7 @@ def test_result_shapes(assembly, result):
     assert result.row_times["storyz"].shape == (n_rows,)
     assert result.row_times["storyz"][0] == 2.0 * 15 - 10
     assert result.noise_ceiling.shape == (3,) and result.noise_ceiling[0] > 0.8
-    assert set(result.provenance["seconds"]) == set(the_clock.STAGES)
+    assert set(result.provenance["seconds"]) == set(STAGES)
     assert result.metrics["n_significant"] == 1
     assert "median r" in repr(result)
 
@@ -140,13 +138,15 @@ def test_what_was_said_on_the_way_stays_with_the_result(assembly, result):
 
 
 def test_a_run_that_is_stopped_ends_at_once(assembly):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        steps = runs.run_steps(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE)
-        next(steps)
-        steps.close()
-    with pytest.raises(StopIteration):
-        next(steps)
+    told = []
+
+    def stop(step):
+        told.append(step)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=stop)
+    assert len(told) == 1
 
 
 def test_nested_cross_validation_scores_every_story(assembly):
@@ -174,12 +174,14 @@ def test_rows_that_no_outer_fold_scores_are_left_out(assembly, folding_type):
 
 def test_a_noise_ceiling_follows_repeats_that_were_changed_in_place(assembly, result):
     story = make_story("storyz", 9, repeats=4)
+    repeats = story.repeats.copy()
+    story = replace(story, repeats=repeats)
     changed = replace(assembly, stories={**assembly.stories, "storyz": story})
     settings = replace(RATE, trimming=TRIM)
     with pytest.warns(UserWarning, match="no variance"):
         before = runs.run(changed, settings, memory=NO_CACHE, progress=False)
     np.testing.assert_array_equal(before.noise_ceiling, result.noise_ceiling)
-    story.repeats[:, :, 0] = np.random.default_rng(0).standard_normal(story.repeats.shape[:2])
+    repeats[:, :, 0] = np.random.default_rng(0).standard_normal(repeats.shape[:2])
     with pytest.warns(UserWarning, match="no variance"):
         after = runs.run(changed, settings, memory=NO_CACHE, progress=False)
     np.testing.assert_allclose(after.noise_ceiling, correlations.noise_ceiling(story.repeats[:, 5:]))
@@ -189,9 +191,10 @@ def test_a_noise_ceiling_follows_repeats_that_were_changed_in_place(assembly, re
 @pytest.mark.filterwarnings("ignore:.*no variance")
 def test_repeats_that_are_not_finite_are_counted_in_a_note(assembly):
     story = make_story("storyz", 9, repeats=4)
-    story.repeats[2, 30, 0] = np.nan
-    story.repeats[1, :2, 1] = np.inf  # cut by trimming
-    broken = replace(assembly, stories={**assembly.stories, "storyz": story})
+    repeats = story.repeats.copy()
+    repeats[2, 30, 0] = np.nan
+    repeats[1, :2, 1] = np.inf  # cut by trimming
+    broken = replace(assembly, stories={**assembly.stories, "storyz": replace(story, repeats=repeats)})
     for _ in range(2):  # the second time the ceiling is known
         with pytest.warns(UserWarning, match="the repeats of 1 of 3 voxels hold NaN"):
             found = runs.run(broken, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
@@ -201,7 +204,7 @@ def test_repeats_that_are_not_finite_are_counted_in_a_note(assembly):
 
 
 def test_the_noise_ceiling_is_computed_once_per_story(assembly, result, monkeypatch):
-    monkeypatch.setattr(correlations, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
+    monkeypatch.setattr(scoring, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
     with pytest.warns(UserWarning, match="no variance"):
         again = runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
     np.testing.assert_array_equal(again.noise_ceiling, result.noise_ceiling)
@@ -209,54 +212,48 @@ def test_the_noise_ceiling_is_computed_once_per_story(assembly, result, monkeypa
 
 def test_word_vectors_that_are_not_there_are_refused(assembly):
     settings = replace(RATE, trimming=TRIM, modality="embeddings", embedding="nowhere.txt")
-    assert "nowhere.txt" in plan.check(assembly, settings)["embedding"]
+    assert "nowhere.txt" in check(assembly, settings)["embedding"]
 
 
 @pytest.mark.filterwarnings("ignore:.*no variance")
 def test_the_scores_come_in_one_step_before_their_permutation_test(assembly):
     quick = runs.run(assembly, replace(RATE, trimming=TRIM, significance="parametric"), progress=False)
-    steps, scored = runs.run_steps(assembly, replace(RATE, trimming=TRIM, significance="permutation")), []
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as stop:
-            found = stop.value
-            break
-        if step.scores is not None:
-            scored.append(step)
+    told, without = [], []
+    found = runs.run(assembly, replace(RATE, trimming=TRIM, significance="permutation"), progress=told.append)
+    scored = [step for step in told if step.scores is not None]
     assert len(scored) == 1 and scored[0].stage == "scores"
     np.testing.assert_array_equal(scored[0].scores, found.scores)
     np.testing.assert_array_equal(scored[0].significant, quick.significant)
-    assert not any(step.scores is not None for step in runs.run_steps(assembly, quick.settings))
+    runs.run(assembly, quick.settings, progress=without.append)
+    assert without and not any(step.scores is not None for step in without)
 
 
 def test_progress_never_runs_backwards(assembly):
-    steps = runs.run_steps(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE)
+    seen = []
     with pytest.warns(UserWarning, match="no variance"):
-        seen = list(steps)
+        runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=seen.append)
     overall = [step.overall for step in seen]
     assert all(step.rate is None or step.rate > 0 for step in seen)
     assert overall == sorted(overall) and overall[0] >= 0 and overall[-1] <= 1
-    assert [s for s in the_clock.STAGES if s in {step.stage for step in seen}] == list(the_clock.STAGES)
+    assert [s for s in STAGES if s in {step.stage for step in seen}] == list(STAGES)
 
 
 def test_words_that_are_read_at_once_say_nothing_of_the_rate(assembly, monkeypatch):
     """Three stories of 300 words are cached, the fourth takes 10 s for each of its ten parts."""
     now = [0.0]
-    monkeypatch.setattr(runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
 
-    class Inputs(matrices.Inputs):
-        def sampled_steps(self, story, settings, *, memory=None):
+    class Slow(Inputs):
+        def sampled(self, plan, story, progress=None):
             for part in range(1, 11):
                 now[0] += 10 if story.name == "storyz" else 0
-                yield part, 10
+                progress(part, 10)
             return JoinedFeatures(np.zeros((75, 1)), {"wordrate": 1})
 
-    clock = the_clock.Clock({stage: 1.0 for stage in the_clock.STAGES})
-    with clock.stage("features"):
-        names = list(assembly.stories)
-        steps = runs._feature_stage(assembly, names, RATE, None, Inputs(), clock, {"storyz": 300})
-        seen = list(steps)
+    seen = []
+    plan = plan_run(assembly, replace(RATE, trimming=TRIM))
+    monkeypatch.setattr(features, "is_cached", lambda words, spec, memory=None: words.name != "storyz")
+    runs.story_features(plan, Slow(), clock.Clock(seen.append, {stage: 1.0 for stage in STAGES}))
     assert [step.rate for step in seen[:30]] == [None] * 30
     assert [step.seconds_left for step in seen[30:]] == pytest.approx([90, 80, 70, 60, 50, 40, 30, 20, 10, 0])
     assert [step.rate for step in seen[30:]] == pytest.approx([3.0] * 10)
@@ -301,12 +298,12 @@ def test_unknown_settings_are_refused():
     ],
 )
 def test_refused_before_any_work(assembly, change, field, says, monkeypatch):
-    monkeypatch.setattr(spaces, "feature_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_features", lambda *a, **k: pytest.fail("work was begun"))
     settings = replace(replace(RATE, trimming=TRIM), **change)
     with pytest.raises(SettingsError, match=says) as raised:
         runs.run(assembly, settings, memory=NO_CACHE, progress=False)
     assert raised.value.field == field
-    assert set(plan.check(assembly, settings)) == {field}
+    assert set(check(assembly, settings)) == {field}
 
 
 def with_bold(assembly, name, change):
@@ -348,15 +345,15 @@ def test_joined_spaces_are_one_ridge_on_all_their_columns(assembly, tmp_path, mo
         RATE, trimming=TRIM, modality="embeddings", embedding=str(vectors), joined_with=("wordrate",)
     )
     seen = []
-    steps = cv.ridge_steps
-    monkeypatch.setattr(cv, "ridge_steps", lambda X, Y, **k: seen.append(X) or steps(X, Y, **k))
+    fit = cv.ridge_cv
+    monkeypatch.setattr(ridge, "ridge_cv", lambda X, Y, **k: seen.append(X) or fit(X, Y, **k))
     with pytest.warns(UserWarning, match="no variance"):
         result = runs.run(assembly, settings, memory=NO_CACHE, progress=False)
     assert seen[0].shape == (180, 4 * (3 + 1))
     assert result.scores[0] > 0.9
     story = assembly.stories["storya"]
     rate = matrix.add_delays(word_rate(story.words, story.tr_times), settings.fir_delays)
-    own = matrices.space_columns({"embeddings": 3, "wordrate": 1}, 4)["wordrate"]
+    own = design_matrices(plan_run(assembly, settings)).columns["wordrate"]
     np.testing.assert_allclose(
         seen[0][:60, own], matrix.standardize(TRIM.features(rate, test=False)), atol=1e-6
     )
@@ -370,7 +367,7 @@ def test_joined_spaces_are_one_ridge_on_all_their_columns(assembly, tmp_path, mo
     ],
 )
 def test_spaces_that_cannot_be_joined_are_refused(assembly, change, says):
-    problems = plan.check(assembly, replace(RATE, trimming=TRIM, **change))
+    problems = check(assembly, replace(RATE, trimming=TRIM, **change))
     assert list(problems) == ["joined_with"] and says in problems["joined_with"]
 
 
@@ -398,13 +395,13 @@ def test_given_inner_folds_are_used_and_checked_before_any_work(assembly, monkey
     thirds = np.array_split(np.arange(180), 3)
     given = [(np.setdiff1d(np.arange(180), part), part) for part in thirds]
     seen = []
-    steps = cv.ridge_steps
-    monkeypatch.setattr(cv, "ridge_steps", lambda X, Y, **k: seen.append(k["folds"]) or steps(X, Y, **k))
+    fit = cv.ridge_cv
+    monkeypatch.setattr(ridge, "ridge_cv", lambda X, Y, **k: seen.append(k["folds"]) or fit(X, Y, **k))
     with pytest.warns(UserWarning, match="no variance"):
         runs.run(assembly, settings, memory=NO_CACHE, progress=False, inner_folds=given)
     assert [fold.test.tolist() for fold in seen[0]] == [part.tolist() for part in thirds]
 
-    monkeypatch.setattr(spaces, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_features", lambda *a, **k: pytest.fail("work was begun"))
     with pytest.raises(ValueError, match="180"):
         runs.run(
             assembly,
@@ -420,7 +417,7 @@ def test_given_inner_folds_are_used_and_checked_before_any_work(assembly, monkey
 
 def test_a_run_that_cannot_fit_is_refused_before_any_work(assembly, monkeypatch):
     monkeypatch.setattr(_machine, "free_memory", lambda: 1000)
-    monkeypatch.setattr(spaces, "joined_steps", lambda *a, **k: pytest.fail("work was begun"))
+    monkeypatch.setattr(features, "joined_features", lambda *a, **k: pytest.fail("work was begun"))
     with pytest.raises(SettingsError, match=r"needs about \d\.\d GB of memory \(\w+\) and 0\.0 GB are free"):
         runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
 
@@ -430,32 +427,32 @@ def test_strided_windows_are_called_approximate_wherever_they_show(result):
     assert strided.approximate and not replace(strided, use_stored_contexts=True).approximate
     assert not replace(strided, modality="wordrate").approximate and not Settings().approximate
     assert "approximate" in repr(replace(result, settings=strided)) and "approximate" not in repr(result)
-    assert "# strided windows: the features are approximate" in the_result.to_code(strided, "demo")
-    assert "approximate" not in the_result.to_code(RATE, "demo")
-    compile(the_result.to_code(strided, "demo"), "cell", "exec")
+    assert "# strided windows: the features are approximate" in to_code(strided, "demo")
+    assert "approximate" not in to_code(RATE, "demo")
+    compile(to_code(strided, "demo"), "cell", "exec")
 
 
 def test_code_of_a_run_makes_equal_settings():
     settings = replace(RATE, trimming=TRIM, layer_idx=2, test_stories=("storyz",))
-    code = the_result.to_code(settings, "demo")
+    code = to_code(settings, "demo")
     names = {}
     exec(code.split("assembly =")[0] + code[code.index("settings =") : code.index("result =")], names)
     assert names["settings"] == settings
     assert "load_assembly('demo')" in code
-    compile(the_result.to_code(Settings(), "demo"), "cell", "exec")
-    code = the_result.to_code(Settings(), "data/ds003020", {"subject": "UTS03", "stories": ("a", "b")})
+    compile(to_code(Settings(), "demo"), "cell", "exec")
+    code = to_code(Settings(), "data/ds003020", {"subject": "UTS03", "stories": ("a", "b")})
     assert "load_assembly('data/ds003020', subject='UTS03', stories=('a', 'b'))" in code
 
 
 @pytest.mark.filterwarnings("ignore:.*no variance")
 def test_code_of_data_in_memory_says_where_to_put_them(assembly, result):
-    code = the_result.to_code(result.settings, None)
+    code = to_code(result.settings, None)
     assert "load_assembly" not in code and "# These data were made in memory" in code
     names = {"assembly": assembly}
     exec(code.replace("run(assembly, settings)", "run(assembly, settings, progress=False)"), names)
     np.testing.assert_array_equal(names["result"].scores, result.scores)
     with pytest.raises(TypeError, match="to_code: expected a Settings, got a mapping"):
-        the_result.to_code({}, "demo")
+        to_code({}, "demo")
 
 
 @pytest.mark.filterwarnings("ignore:.*no variance")
@@ -466,8 +463,32 @@ def test_test_stories_that_are_not_held_out_are_noted(assembly):
     assert found.notes[0].startswith("test_stories (storya) are not used: with use_train_test_split=False")
 
 
-def test_steps_of_something_else_than_an_assembly_are_refused(assembly):
-    with pytest.raises(TypeError, match="run_steps: expected an Assembly, got 'demo'"):
-        next(runs.run_steps("demo", Settings()))
-    with pytest.raises(TypeError, match="run_steps: expected a Settings, got None"):
-        next(runs.run_steps(assembly, None))
+def test_a_progress_that_is_no_function_is_refused(assembly):
+    with pytest.raises(
+        TypeError, match="progress: expected True, False or a function of one step, got 'bar'"
+    ):
+        runs.run(assembly, replace(RATE, trimming=TRIM), progress="bar")
+
+
+def test_the_split_and_the_folds_are_made_once(assembly, monkeypatch):
+    made, true = [], ridge.make_folds
+    monkeypatch.setattr(ridge, "make_folds", lambda *a, **o: made.append(o["n_folds"]) or true(*a, **o))
+    settings = replace(RATE, trimming=TRIM)
+    nested = replace(settings, use_train_test_split=False, n_outer_folds=4, n_inner_folds=3)
+    with pytest.warns(UserWarning, match="no variance"):
+        runs.run(assembly, settings, memory=NO_CACHE, progress=False)
+        assert made == [5]
+        made.clear()
+        runs.run(assembly, nested, memory=NO_CACHE, progress=False)
+    assert made == [4, 3, 3, 3, 3]
+
+
+def test_bold_in_an_assembly_is_read_only_and_the_users_own_array_is_not():
+    bold, heard = np.zeros((60, 3)), np.zeros((2, 60, 3))
+    made = replace(make_story("storya", 0), bold=bold, repeats=heard)
+    for array in (made.bold, made.repeats):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+    assert np.shares_memory(made.bold, bold) and np.shares_memory(made.repeats, heard)
+    bold[0] = heard[0] = 1
+    assert made.bold[0, 0] == made.repeats[0, 0, 0] == 1

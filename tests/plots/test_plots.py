@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from encoding_nb import Story, Surface, Trimming, Words
-from encoding_nb.brain import flatmaps
+from encoding_nb import Story, Surface, Trimming, Words, brain
 from encoding_nb.features import word_rate
 from encoding_nb.plots import comparison, design, regions, voxel
 from encoding_nb.plots import results as the_results
@@ -423,10 +422,9 @@ def test_pair_maps(mapped):
 
 
 def test_best_layer_map(mapped, monkeypatch):
-
     seen = {}
     monkeypatch.setattr(
-        flatmaps, "flatmap_categories", lambda labels, surface, **o: seen.update(o, labels=labels)
+        brain, "flatmap_categories", lambda labels, surface, **o: seen.update(o, labels=labels)
     )
     comparison.plot_best_layer(mapped[::-1])
     scores = np.array([r.scores for r in mapped])

@@ -17,9 +17,18 @@ from hypothesis import strategies as st
 
 from encoding_nb import LazyArray, Trimming, run
 from encoding_nb.assembly import Assembly, Story, Surface, Words, assembly_digest
-from encoding_nb.pipeline import Result, runs
+from encoding_nb.pipeline import Result
 from encoding_nb.plots import results, voxel
-from encoding_nb.records import RecordError, compare_runs, list_runs, load, load_run, save, save_run
+from encoding_nb.records import (
+    RecordError,
+    check_results_dir,
+    compare_runs,
+    list_runs,
+    load,
+    load_run,
+    save,
+    save_run,
+)
 from encoding_nb.records.load import DESCRIPTION, description_digest
 from encoding_nb.scoring import region_metrics
 from encoding_nb.settings import Settings
@@ -195,7 +204,7 @@ def test_the_same_run_is_saved_once_and_another_beside_it(tmp_path):
 
 
 def test_a_picture_that_fails_does_not_lose_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "plot_alphas", lambda result: 1 / 0)
+    monkeypatch.setattr("encoding_nb.plots.plot_alphas", lambda result: 1 / 0)
     with pytest.warns(UserWarning, match=r"alphas.png was not drawn \(division by zero\)"):
         path = save_run(make_result(), tmp_path)
     assert not (path / "alphas.png").exists() and (path / "stories.png").exists()
@@ -415,21 +424,22 @@ WORD_RATE = Settings(
 )
 
 
-def test_a_run_leaves_a_record_where_it_is_asked_to(tmp_path):
+def test_the_record_of_a_run_holds_the_run_and_the_digest_of_its_data(tmp_path):
     assembly = fitted_assembly()
-    result = run(assembly, WORD_RATE, progress=False, results_dir=tmp_path / "new")
+    result = run(assembly, WORD_RATE, progress=False)
+    saved = save_run(result, tmp_path / "new", assembly=assembly)
     (path,) = list_runs(tmp_path / "new")["path"]
+    assert path == str(saved)
     assert_equal_results(load_run(path), result)
     assert load.load_description(path)["DataDigest"] == assembly_digest(assembly)
     assert result.provenance["data_digest"] == assembly_digest(assembly)
-    # and a record that is made afterwards, without the assembly, knows the data as well
-    later = save_run(run(assembly, WORD_RATE, progress=False), tmp_path / "later", figures=False)
+    # and a record that is made without the assembly has the digest as well
+    later = save_run(result, tmp_path / "later", figures=False)
     assert load.load_description(later)["DataDigest"] == assembly_digest(assembly)
 
 
-def test_a_results_folder_that_cannot_be_is_refused_before_the_fit(tmp_path, monkeypatch):
+def test_a_results_folder_that_cannot_be_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(runs, "run_steps", lambda *args, **options: pytest.fail("the fit has started"))
     for wrong, says in [
         (tmp_path / "file", "expected a folder for records, but .*file is a file"),
         (tmp_path / "file" / "results", "file is a file"),
@@ -439,15 +449,18 @@ def test_a_results_folder_that_cannot_be_is_refused_before_the_fit(tmp_path, mon
         *([("/proc/x", "/proc cannot be written")] if Path("/proc/self").exists() else []),
     ]:
         with pytest.raises(RecordError, match=f"results_dir: .*{says}"):
-            run(fitted_assembly(), WORD_RATE, results_dir=wrong)
-    assert save.check_results_dir(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+            check_results_dir(wrong)
+        if "/proc" not in says:  # found out by writing there
+            with pytest.raises(RecordError, match=f"results_dir: .*{says}"):
+                save_run(make_result(), wrong)
+    assert check_results_dir(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_home_folder_is_written_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = save_run(make_result(), "~/results", figures=False)
-    assert path.parent == tmp_path / "results" == save.check_results_dir("~/results")
+    assert path.parent == tmp_path / "results" == check_results_dir("~/results")
     assert list_runs("~/results")["path"].tolist() == [str(path)]
     assert load_run(f"~/results/{path.name}").subject == "S"
 
@@ -560,9 +573,9 @@ def test_the_digest_reads_three_rows_of_a_story():
 KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_records import make_result
-
+sys.path.insert(0, {root!r})
+from encoding_nb.records import save
+from tests.records.test_records import make_result
 
 folder, results = Path(sys.argv[1]), [make_result(seed, n_voxels=3000) for seed in range(100)]
 
@@ -578,8 +591,8 @@ def child(number, deadly):
         return call
     for name in ("fsync", "open", "rename", "mkdir", "unlink", "stat"):
         setattr(os, name, counted(getattr(os, name)))
-    records.open = counted(open)
-    records.save_run(results[number], folder, figures=False)
+    save.open = counted(open)
+    save.save_run(results[number], folder, figures=False)
     os._exit(0)
 
 def attempt(number, deadly=-1, seconds=None):
@@ -609,7 +622,7 @@ print(deaths, done, number + 1)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks")
 def test_a_run_killed_at_any_moment_leaves_no_half_record(tmp_path):
-    code = KILLED.format(tests=str(Path(__file__).parents[1]))
+    code = KILLED.format(root=str(Path(__file__).parents[2]))
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120
     )

@@ -1,4 +1,4 @@
-"""ridge.py against scikit-learn, himalaya, a float64 brute force and LITcoder's stored runs."""
+"""`ridge_cv` and `nested_cv` against scikit-learn, himalaya, a float64 brute force and LITcoder's stored runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
+from encoding_nb._progress import Cancelled
 from encoding_nb.ridge import _arrays, _fit, _problem, _solvers, cv
 from encoding_nb.ridge import folds as the_folds
 
@@ -360,13 +361,21 @@ def test_weights_too_large_for_memory_go_to_a_temporary_file(tmp_path, monkeypat
 def test_a_stopped_fit_leaves_no_weights_behind(tmp_path):
     X, Y, *_ = make_data(60, 20)
     folds = the_folds.make_folds(60, folding_type="kfold")
-    steps = cv.ridge_steps(X, Y, alphas=[1.0], folds=folds, weights_path=tmp_path / "w.npy", tile=5)
-    done = 0
-    while not list(tmp_path.iterdir()):
-        done, total = next(steps)
-    assert done < total
-    steps.close()
-    assert list(tmp_path.iterdir()) == []
+    seen = []
+
+    def progress(done, total):
+        assert list(tmp_path.iterdir()), "a draft"
+        seen.append((done, total))
+        if done:
+            raise stop
+
+    for stop in (Cancelled(), ValueError("of the caller's own")):
+        with pytest.raises(type(stop)) as raised:
+            cv.ridge_cv(
+                X, Y, alphas=[1.0], folds=folds, weights_path=tmp_path / "w.npy", tile=5, progress=progress
+            )
+        assert raised.value is stop and list(tmp_path.iterdir()) == []
+    assert all(done < total for done, total in seen)
 
 
 @pytest.mark.parametrize("shape", [(60, 90), (110, 24)])
@@ -416,7 +425,7 @@ def test_progress_rises_to_the_total():
     assert done[-1] == total[-1] and len(set(total)) == 1
 
 
-def test_closing_the_steps_stops_the_reading():
+def test_cancelling_stops_the_reading():
     X, Y, *_ = make_data(60, 20, v=40)
     reads = []
 
@@ -427,12 +436,16 @@ def test_closing_the_steps_stops_the_reading():
             reads.append(index)
             return Y[index]
 
-    steps = cv.ridge_steps(
-        X, Watched(), alphas=[1.0], folds=the_folds.make_folds(60, folding_type="kfold"), tile=4
-    )
-    next(steps)
-    steps.close()
+    def progress(done, total):
+        raise Cancelled
+
+    folds = the_folds.make_folds(60, folding_type="kfold")
+    with pytest.raises(Cancelled):
+        cv.ridge_cv(X, Watched(), alphas=[1.0], folds=folds, tile=4, progress=progress)
     assert len(reads) == 1
+    with pytest.raises(Cancelled):
+        cv.nested_cv(X, Watched(), alphas=[1.0], outer_folds=folds, folding_type="kfold", progress=progress)
+    assert len(reads) == 2
 
 
 # --- voxels and columns without variance, values that are not finite -------------------------------------
@@ -649,6 +662,10 @@ def test_standardised_by_the_training_rows(shape):
     np.testing.assert_array_equal(again.weights, found.weights)
 
 
+def no_step(done, total):
+    pytest.fail("a step was told")
+
+
 FOLDS = [(np.arange(20, 60), np.arange(20)), (np.arange(40), np.arange(40, 60))]
 
 
@@ -698,7 +715,7 @@ def test_bad_input_is_refused_before_any_step(change, message):
     inputs = {"X": rng.standard_normal((60, 5)), "Y": rng.standard_normal((60, 4)), "alphas": [1.0]}
     inputs |= {"folds": FOLDS} | change
     with pytest.raises(ValueError, match=message):
-        cv.ridge_steps(inputs.pop("X"), inputs.pop("Y"), **inputs)
+        cv.ridge_cv(inputs.pop("X"), inputs.pop("Y"), progress=no_step, **inputs)
 
 
 # --- nested cross-validation -----------------------------------------------------------------------------
@@ -788,7 +805,36 @@ def test_nested_cv_takes_given_inner_folds_and_refuses_wrong_groups():
     made = cv.nested_cv(X, Y, alphas=[1.0, 9.0], outer_folds=outer, folding_type="kfold", n_inner_folds=2)
     np.testing.assert_array_equal(given_folds.fold_alphas, made.fold_alphas)
     with pytest.raises(ValueError, match="groups must hold one label per row"):
-        cv.nested_steps(X, Y, alphas=[1.0], outer_folds=outer, groups=[1, 2])
+        cv.nested_cv(X, Y, alphas=[1.0], outer_folds=outer, groups=[1, 2], progress=no_step)
+
+
+def test_nested_cv_takes_a_list_of_inner_folds_for_each_outer_fold():
+    X, Y, *_ = make_data(60, 20, v=3)
+    outer = the_folds.make_folds(60, folding_type="kfold", n_folds=3)
+    options = {"alphas": [1.0, 9.0, 90.0], "outer_folds": outer}
+    inner = [
+        the_folds.make_folds(40, folding_type="kfold", n_folds=2 + number, seed=number) for number in range(3)
+    ]
+    found = cv.nested_cv(X, Y, inner_folds=inner, **options)
+    remaining = iter(inner)
+    by_function = cv.nested_cv(X, Y, inner_folds=lambda train: next(remaining), **options)
+    np.testing.assert_array_equal(found.predictions, by_function.predictions)
+    for number, (fold, folds) in enumerate(zip(outer, inner, strict=True)):
+        alone = cv.ridge_cv(
+            X[fold.train], Y[fold.train], X_test=X[fold.test], alphas=options["alphas"], folds=folds
+        )
+        np.testing.assert_array_equal(found.fold_alphas[number], alone.best_alphas)
+        np.testing.assert_array_equal(found.predictions[fold.test], alone.predictions)
+    for wrong, got in (
+        (inner[:2], "got a list of 2"),
+        ([*inner, inner[0]], "got a list of 4"),
+        (5, "got 5"),
+        ("kfold", "got 'kfold'"),
+    ):
+        with pytest.raises(ValueError, match=f"for each of the 3 outer folds, {got}"):
+            cv.nested_cv(X, Y, inner_folds=wrong, progress=no_step, **options)
+    with pytest.raises(ValueError, match=r"Fold 0: train rows must be within 0\.\.39"):
+        cv.nested_cv(X, Y, inner_folds=[*inner[:2], outer], progress=no_step, **options)
 
 
 @pytest.mark.parametrize("name", ["weights_path", "X_test", "folds", "return_all_scores", "derived"])
@@ -796,7 +842,7 @@ def test_nested_cv_refuses_options_of_one_fit(name):
     X, Y, *_ = make_data(60, 20, v=3)
     outer = the_folds.make_folds(60, folding_type="kfold", n_folds=3)
     with pytest.raises(ValueError, match=f"so it does not take {name}: leave it out"):
-        cv.nested_steps(X, Y, alphas=[1.0], outer_folds=outer, **{name: "w.npy"})
+        cv.nested_cv(X, Y, alphas=[1.0], outer_folds=outer, progress=no_step, **{name: "w.npy"})
 
 
 def test_nested_cv_without_predictions():
@@ -814,12 +860,18 @@ def test_nested_cv_refuses_before_any_fitting(monkeypatch):
     outer = the_folds.make_folds(60, folding_type="kfold", n_folds=3)
     for change, message in (
         ({"alphas": [-1.0]}, "alphas must be"),
+        ({"alphas": [1.0], "on_nan": "zero"}, "on_nan must be"),
+        ({"alphas": [1.0], "dtype": np.int32}, "dtype must be"),
+        ({"alphas": [1.0], "tile": 0}, "tile must be"),
+        ({"alphas": [1.0], "device": "gpu"}, "device must be"),
         ({"alphas": [1.0], "inner_folds": lambda rows: 3}, "folds must be pairs of .* got 3"),
         ({"alphas": [1.0], "n_inner_folds": 30}, "30 folds need at least 60 rows, got 40"),
         ({"alphas": [1.0], "inner_folds": lambda rows: [([0, 1], [1, 2])]}, "trains on"),
     ):
         with pytest.raises(ValueError, match=message):
-            cv.nested_steps(X, Y, outer_folds=outer, folding_type="kfold", **change)
+            cv.nested_cv(X, Y, outer_folds=outer, folding_type="kfold", progress=no_step, **change)
+    with pytest.raises(TypeError, match="single_alfa"):
+        cv.nested_cv(X, Y, outer_folds=outer, alphas=[1.0], single_alfa=True, progress=no_step)
     Y[outer[0].test[3], 1] = np.nan  # the first fold does not train on it
     with pytest.raises(ValueError, match=r"Y must be finite, got 1 NaN .* first 1, and 1 rows, first 3"):
         cv.nested_cv(X, Y, alphas=[1.0], outer_folds=outer, folding_type="kfold")

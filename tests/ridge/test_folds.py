@@ -1,4 +1,4 @@
-"""Folds: what cannot be is refused under the argument that is to blame. Their values: `test_ridge.py`."""
+"""Folds: what cannot be is refused under the argument that is to blame. Their values: `test_cv.py`."""
 
 import numpy as np
 import pytest

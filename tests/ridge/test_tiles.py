@@ -1,20 +1,23 @@
-"""Generators in threads: all is yielded, errors and stops come through, BLAS gets its threads back."""
+"""Tiles in threads: all work is told, errors and cancels come through, BLAS gets its threads back."""
 
 import gc
 import threading
 import time
+import warnings
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
 from encoding_nb._machine import n_threads
+from encoding_nb._progress import Cancelled, listening, warn
 from encoding_nb.ridge import _fit, _problem, cv
 from encoding_nb.ridge import folds as the_folds
-from encoding_nb.ridge._fit import steps
+from encoding_nb.ridge._fit import run_jobs
 
-from ..test_blas_threads import blas_at, in_thread
+from ..test_blas_threads import blas_at
 
 WAIT = 30  # seconds, for what takes none
 
@@ -26,87 +29,141 @@ def two_threads():
 
 
 def count(n, seen):
-    for number in range(n):
-        seen.append((threading.current_thread().name, n_threads()))
-        yield (n, number)
+    """A job of n pieces of work, which notes the thread that each is done in and what BLAS may use there."""
+
+    def job(tell):
+        for number in range(n):
+            seen.append((threading.current_thread().name, n_threads()))
+            tell((n, number))
+
+    return job
+
+
+def told_by(jobs, n_workers):
+    found = []
+    run_jobs(jobs, n_workers, found.append)
+    return found
+
+
+def workers():
+    return [thread for thread in threading.enumerate() if thread.name == "encoding_nb-tile"]
 
 
 def test_one_worker_goes_in_turn_and_right_here():
     seen = []
-    assert list(steps((count(n, seen) for n in (3, 1, 2)), 1)) == [
+    assert told_by([count(n, seen) for n in (3, 1, 2)], 1) == [
         (3, 0), (3, 1), (3, 2), (1, 0), (2, 0), (2, 1),
     ]  # fmt: skip
     assert {name for name, _ in seen} == {threading.current_thread().name}
 
 
-def test_everything_is_yielded_each_job_in_its_order(two_threads):
-    seen = []
-    found = list(steps((count(n, seen) for n in (30, 10, 20, 0, 7)), 3))
+def test_all_work_is_told_here_each_job_in_its_order(two_threads):
+    seen, told = [], []
+
+    def tell(work):
+        told.append((threading.current_thread(), n_threads()))
+        found.append(work)
+
+    found = []
+    run_jobs([count(n, seen) for n in (30, 10, 20, 0, 7)], 3, tell)
     assert sorted(found) == sorted((n, i) for n in (30, 10, 20, 7) for i in range(n))
     for n in (30, 10, 20, 7):
         assert [i for m, i in found if m == n] == list(range(n))
     assert {name for name, _ in seen} == {"encoding_nb-tile"} and {blas for _, blas in seen} == {1}
-    assert n_threads() == 2
+    assert set(told) == {(threading.current_thread(), 1)}
+    assert n_threads() == 2 and not workers()
 
 
 def test_two_jobs_are_worked_on_at_once(two_threads):
     both = threading.Barrier(2)
 
-    def job():
+    def job(tell):
         both.wait(WAIT)
-        yield 1
+        tell(1)
 
-    assert list(steps([job(), job()], 2)) == [1, 1]
+    assert told_by([job, job], 2) == [1, 1]
 
 
 def test_an_error_stops_the_others_and_is_raised(two_threads):
-    seen = []
+    seen, raised = [], KeyError("voxels")
 
-    def fails():
-        yield 1
-        raise KeyError("voxels")
+    def fails(tell):
+        tell(1)
+        raise raised
 
-    with pytest.raises(KeyError, match="voxels"):
-        list(steps([fails(), count(10**7, seen), count(10**7, seen)], 2))
+    with pytest.raises(KeyError, match="voxels") as found:
+        told_by([fails, count(10**7, seen), count(10**7, seen)], 2)
+    assert found.value is raised
     n = len(seen)
     time.sleep(0.05)
-    assert len(seen) == n < 10**7 and n_threads() == 2
+    assert len(seen) == n < 10**7 and n_threads() == 2 and not workers()
 
 
-def test_closing_waits_for_the_workers_and_gives_blas_its_threads_back(two_threads):
-    seen, left = [], []
+@pytest.mark.parametrize("kind", [Cancelled, ValueError, KeyboardInterrupt])
+def test_what_progress_raises_ends_the_workers_and_gives_blas_its_threads_back(two_threads, kind):
+    seen, left, raised = [], [], kind("enough")
 
-    def job():
+    def job(tell):
         try:
-            yield from count(10**7, seen)
+            count(10**7, seen)(tell)
         finally:
             left.append(threading.current_thread().name)
 
-    running = steps([job(), job(), job()], 2)
-    assert next(running)
-    running.close()
-    assert len(left) == 2, "the two that were begun; the third never was"
-    assert n_threads() == 2
+    def stop(work):
+        raise raised
+
+    with pytest.raises(kind) as found:
+        run_jobs([job, job, job], 2, stop)
+    assert found.value is raised
+    assert 1 <= len(left) <= 2, "those that were begun; the third never was"
+    assert n_threads() == 2 and not workers()
+
+
+def test_what_progress_raises_is_not_an_error_of_a_job_in_turn_either():
+    def stop(work):
+        raise ValueError("enough")
+
+    seen = []
+    with pytest.raises(ValueError, match="enough"):
+        run_jobs([count(3, seen), count(3, seen)], 1, stop)
+    assert len(seen) == 1
+
+
+def test_warnings_in_a_thread_reach_the_run_that_listens(two_threads):
+    both = threading.Barrier(2)
+
+    def job(name, tell):
+        both.wait(WAIT)
+        warn(f"{name} is odd")
+        tell(1)
+
+    heard = []
+    with listening(heard), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_jobs([partial(job, name) for name in "ab"], 2, lambda _: None)
+    assert sorted(heard) == ["a is odd", "b is odd"]
 
 
 def test_blas_that_another_limits_leaves_the_jobs_in_turn(two_threads):
     """threadpoolctl lets one thread set OpenBLAS's limits; what cannot be had must not be taken for had."""
     seen = []
     with threadpool_limits(2, user_api="blas"):
-        assert list(steps([count(1, seen), count(1, seen)], 2)) == [(1, 0), (1, 0)]
+        assert told_by([count(1, seen), count(1, seen)], 2) == [(1, 0), (1, 0)]
     assert seen == [(threading.current_thread().name, 2)] * 2
     assert n_threads() == 2
 
 
-def many_steps(Y, **options):
-    """A fit that is worked on in threads, up to its first step there."""
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((len(Y[:, :1]), 8))
+def fit_in_threads(Y, progress=None, **options):
+    """A fit that is worked on in threads."""
+    X = np.random.default_rng(0).standard_normal((Y.shape[0], 8))
     folds = the_folds.make_folds(len(X), n_folds=3, chunk_length=5)
-    running = cv.ridge_steps(X, Y, alphas=[1.0, 10.0], folds=folds, tile=20, **options)
-    for _ in running:
-        if n_threads() == 1:
-            return running
+    return cv.ridge_cv(X, Y, alphas=[1.0, 10.0], folds=folds, tile=20, progress=progress, **options)
+
+
+def cancel_in_threads(*_):
+    """Progress that cancels at the first step of the tiles."""
+    if n_threads() == 1:
+        raise Cancelled
 
 
 @pytest.fixture
@@ -115,52 +172,90 @@ def threaded(two_threads, monkeypatch):
     return np.random.default_rng(5).standard_normal((60, 2000)).astype("f4")
 
 
-def test_a_fit_may_end_in_another_thread_than_it_began_in(threaded):
-    running = many_steps(threaded)
-    in_thread(running.close)
-    assert n_threads() == 2
-    running = many_steps(threaded)
-    assert in_thread(lambda: list(running))
-    assert n_threads() == 2
+def test_of_two_fits_at_once_the_cancelled_one_leaves_the_others_limit(threaded):
+    """Their limits on BLAS overlap, and the first to enter is the first to leave."""
+    expected = fit_in_threads(threaded)
+    reading, blas = threading.Barrier(2), []
+    first, second, over = threading.Event(), threading.Event(), threading.Event()
+
+    def at_tiles(action):
+        """Progress that does this at the first step of the tiles."""
+        steps = iter(range(1000))
+
+        def progress(done, total):
+            number = next(steps)
+            if number == 0:
+                reading.wait(WAIT)  # both count BLAS's threads before either limits them
+            if number == 100 + 3 * 2:  # after the steps of the reading and of the operators
+                action()
+
+        return progress
+
+    def cancel():
+        first.set()
+        assert second.wait(WAIT)
+        raise Cancelled
+
+    def go_on():
+        assert first.wait(WAIT)
+        second.set()
+        assert over.wait(WAIT)
+        blas.append(n_threads())
+
+    def cancelled():
+        with pytest.raises(Cancelled):
+            fit_in_threads(threaded, at_tiles(cancel))
+        over.set()
+
+    other = threading.Thread(target=cancelled, daemon=True)
+    other.start()
+    found = fit_in_threads(threaded, at_tiles(go_on))
+    other.join(WAIT)
+    assert blas == [1] and n_threads() == 2 and not workers()
+    np.testing.assert_array_equal(found.cv_scores, expected.cv_scores)
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_a_fit_that_one_of_its_workers_collects_as_garbage_ends(threaded):
-    """Its lock on Y is held by that worker, so the other could not be waited for."""
-    left, collected = threading.Event(), threading.Event()
-    reads = []
+def test_a_cancelled_fit_leaves_no_weights_no_thread_and_no_limit(threaded, tmp_path):
+    reads, at_cancel = [], []
 
-    class Collects:
+    class Watched:
         shape, dtype = threaded.shape, threaded.dtype
 
         def __getitem__(self, key):
+            reads.append(key)
             if threading.current_thread() in workers():
-                reads.append(key)
-                if len(reads) == 3:  # a step has been said by then, and most tiles are still to come
-                    assert left.wait(WAIT)
-                    gc.collect()
-                    collected.set()
+                time.sleep(0.005)
             return threaded[key]
 
-    def leave_in_a_cycle():
-        kept = [many_steps(Collects())]
-        kept.append(kept)
+    def progress(done, total):
+        if n_threads() == 1:
+            assert list(tmp_path.iterdir()), "a draft, by now"
+            at_cancel.append(len(reads))
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        fit_in_threads(Watched(), progress, weights_path=tmp_path / "w.npy")
+    assert list(tmp_path.iterdir()) == [] and not workers() and n_threads() == 2
+    assert len(at_cancel) == 1 and 100 < len(reads) < 150, "of 200, the first 100 of which are no thread's"
+
+
+def test_a_cancelled_fit_is_not_kept_in_memory(threaded):
+    class Plain:
+        shape, dtype = threaded.shape, threaded.dtype
+
+        def __getitem__(self, key):
+            return threaded[key]
 
     gc.disable()
     try:
-        leave_in_a_cycle()
-        left.set()
-        assert collected.wait(WAIT)
+        Y = Plain()
+        kept = weakref.ref(Y)
+        with pytest.raises(Cancelled):
+            fit_in_threads(Y, cancel_in_threads)
+        del Y
+        assert kept() is None
     finally:
         gc.enable()
-    deadline = time.monotonic() + WAIT
-    while workers() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not workers() and n_threads() == 2
-
-
-def workers():
-    return [thread for thread in threading.enumerate() if thread.name == "encoding_nb-tile"]
 
 
 def test_an_error_in_a_tile_does_not_keep_the_fit_in_memory(threaded):
@@ -177,7 +272,7 @@ def test_an_error_in_a_tile_does_not_keep_the_fit_in_memory(threaded):
         Y = Fails()
         kept = weakref.ref(Y)
         try:
-            list(many_steps(Y))
+            fit_in_threads(Y)
         except OSError as error:
             said = str(error)
         assert said == "the disk is away"
@@ -227,7 +322,9 @@ def test_a_fit_in_threads_is_the_fit_in_turn(case, two_threads, monkeypatch):
     options["folds"] = the_folds.make_folds(n, folding_type=options.pop("folding", "chunked"), n_folds=4)
     options |= {"X_test": X_test, "Y_test": Y_test}
     used, in_threads = [], _fit._in_threads
-    monkeypatch.setattr(_fit, "_in_threads", lambda jobs, n: used.append(len(jobs)) or in_threads(jobs, n))
+    monkeypatch.setattr(
+        _fit, "_in_threads", lambda jobs, *how: used.append(len(jobs)) or in_threads(jobs, *how)
+    )
     expected = cv.ridge_cv(X, Y, **options)
     assert not used, "small fits start no threads"
     monkeypatch.setattr(_problem, "THREADED_VALUES", 0)

@@ -1,4 +1,4 @@
-"""scoring.py against scipy, scikit-learn, simulation and LITcoder's stored runs."""
+"""Scores and p-values against scipy, scikit-learn, simulation and LITcoder's stored runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import r2_score
 
+from encoding_nb._progress import Cancelled
 from encoding_nb.scoring import _columns, correlations, permutation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -270,6 +271,27 @@ def test_normal_tail_is_nominal_on_autocorrelated_noise_and_tells_small_pvalues_
     np.testing.assert_array_equal(p[often], permutation.permutation_pvalues(Y, P, **options)[often])
     strong = permutation.permutation_pvalues(Y[:, :2], Y[:, :2] + P[:, :2] * [1, 2], tail="normal", **options)
     assert strong[0] < strong[1] < 1e-6
+
+
+@pytest.mark.parametrize("options", [{}, {"block_trs": 5}])
+def test_permutation_test_tells_its_steps_and_ends_at_what_progress_raises(options, monkeypatch):
+    monkeypatch.setattr(permutation, "SHUFFLED_VALUES", 30 * 4)
+    rng = np.random.default_rng(0)
+    Y, P = rng.standard_normal((2, 30, 10))
+    options = {"n_permutations": 20} | options
+    seen = []
+    p = permutation.permutation_pvalues(Y, P, progress=lambda *step: seen.append(step), **options)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    np.testing.assert_array_equal(p, permutation.permutation_pvalues(Y, P, **options))
+
+    def progress(done, total):
+        if done == 2:
+            raise stop
+
+    for stop in (Cancelled(), ValueError("of the caller's own")):
+        with pytest.raises(type(stop)) as raised:
+            permutation.permutation_pvalues(Y, P, progress=progress, **options)
+        assert raised.value is stop
 
 
 @given(n_rows=st.integers(8, 60), block=st.integers(1, 15), seed=st.integers(0, 99))

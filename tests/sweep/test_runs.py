@@ -17,12 +17,13 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from joblib import Memory
 
-from encoding_nb import _machine
+from encoding_nb import _machine, pipeline
 from encoding_nb import assembly as the_assembly
 from encoding_nb._machine import n_threads
+from encoding_nb._progress import Cancelled, ignore
 from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.design import Trimming
-from encoding_nb.features import activations, language_model
+from encoding_nb.features import activations
 from encoding_nb.pipeline import matrices
 from encoding_nb.pipeline import runs as the_runs
 from encoding_nb.records import load, tables
@@ -30,15 +31,14 @@ from encoding_nb.ridge import _fit, _solvers
 from encoding_nb.settings import Settings, SettingsError
 from encoding_nb.sweep import (
     SweepFailure,
-    _engine,
     _shared,
     _stages,
     run_sweep,
     settings_grid,
     story_subsets,
-    sweep_steps,
     sweep_table,
 )
+from encoding_nb.sweep import runs as the_sweep
 from encoding_nb.sweep._engine import Engine
 
 TEXT = "the old man walked down to the harbour and looked at the boats that had come in with the tide".split()
@@ -90,11 +90,11 @@ def memory(tmp_path):
 @pytest.fixture
 def extracted(monkeypatch):
     """Names the model's passes over a story as they happen."""
-    seen, extract = [], language_model.extract
+    seen, extract = [], activations.extract
 
     def counted(model, windows, *args, **options):
         seen.append(windows.digest)
-        return (yield from extract(model, windows, *args, **options))
+        return extract(model, windows, *args, **options)
 
     monkeypatch.setattr(activations, "extract", counted)
     return seen
@@ -214,9 +214,9 @@ def test_growing_sets_of_stories(assembly):
 
 def test_results_equal_single_runs_and_shared_work_is_done_once(assembly, memory, extracted, monkeypatch):
     grid = settings_grid(MODEL, layer_idx=[3, 0], lookback=[4, 8], alphas=[(1.0, 10.0), (100.0,)])
-    sampled, sampled_steps = [], matrices.sampled_steps
+    sampled, sample_story = [], pipeline.sample_story
     monkeypatch.setattr(
-        matrices, "sampled_steps", lambda story, s, **k: sampled.append(story) or sampled_steps(story, s, **k)
+        pipeline, "sample_story", lambda plan, story, p: sampled.append(story) or sample_story(plan, story, p)
     )
     results = run_sweep(assembly, grid, memory=memory, progress=False)
     assert len(extracted) == len(set(extracted)) == 2 * len(NAMES), "once per context and story"
@@ -236,10 +236,8 @@ def test_results_equal_single_runs_and_shared_work_is_done_once(assembly, memory
 
 
 def test_runs_of_one_design_share_it(assembly, memory, monkeypatch):
-    seen, ridge_steps = [], the_runs.ridge.ridge_steps
-    monkeypatch.setattr(
-        the_runs.ridge, "ridge_steps", lambda X, Y, **k: seen.append(X) or ridge_steps(X, Y, **k)
-    )
+    seen, ridge_cv = [], the_runs.ridge.ridge_cv
+    monkeypatch.setattr(the_runs.ridge, "ridge_cv", lambda X, Y, **k: seen.append(X) or ridge_cv(X, Y, **k))
     grid = settings_grid(RATE, alphas=[(1.0,), (2.0,)], use_corr=[True, False], fir_delays=[(1,), (1, 2)])
     run_sweep(assembly, grid, memory=memory, progress=False)
     assert len(seen) == 8 and len({id(X) for X in seen}) == 2
@@ -269,11 +267,11 @@ def test_runs_of_one_design_share_its_decomposition(assembly, memory, decomposed
 
 
 def test_subjects_who_heard_the_same_share_designs(assembly, memory, decomposed, monkeypatch):
-    made, feature_rows = [], matrices.feature_rows
+    made, story_rows = [], matrices.story_rows
     monkeypatch.setattr(
         matrices,
-        "feature_rows",
-        lambda story, *a, test: made.append((story.name, test)) or feature_rows(story, *a, test=test),
+        "story_rows",
+        lambda story, *a, test: made.append((story.name, test)) or story_rows(story, *a, test=test),
     )
     names = list("STUV")
     subjects = {name: make_assembly(name, seed=i) for i, name in enumerate(names)}
@@ -302,12 +300,13 @@ def test_subjects_come_one_by_one_where_memory_does_not_hold_their_responses(mem
     grid = settings_grid(RATE, fir_delays=[(1,), (1, 2)])
 
     def order():
-        steps = sweep_steps(subjects, grid, memory=memory)
+        steps = []
+        run_sweep(subjects, grid, memory=memory, progress=steps.append)
         return "".join(step.result.subject for step in steps if step.result is not None)
 
     assert order() == "STST"
-    monkeypatch.setattr(_stages.machine, "free_memory", lambda: 1)
-    monkeypatch.setattr("encoding_nb.pipeline.estimates.refuse_too_large", lambda *a, **k: {})
+    monkeypatch.setattr(_machine, "free_memory", lambda: 1)
+    monkeypatch.setattr(the_runs, "refuse_too_large", lambda *a: None)
     assert order() == "SSTT"
 
 
@@ -342,8 +341,8 @@ def test_without_a_cache_activations_last_as_long_as_the_sweep(assembly, extract
 
 
 def test_equal_settings_are_run_once(assembly, memory, monkeypatch):
-    started, run_steps = [], the_runs.run_steps
-    monkeypatch.setattr(_engine, "run_steps", lambda a, s, **k: started.append(s) or run_steps(a, s, **k))
+    started, run = [], pipeline.run
+    monkeypatch.setattr(pipeline, "run", lambda a, s, **k: started.append(s) or run(a, s, **k))
     other = replace(RATE, alphas=(5.0,))
     results = run_sweep(assembly, [RATE, other, RATE], memory=memory, progress=False)
     assert len(started) == 2
@@ -361,7 +360,8 @@ def test_nothing_is_left_behind(assembly, memory, tmp_path):
 
 def test_progress_runs_forward_and_every_run_arrives(assembly, memory):
     grid = settings_grid(MODEL, layer_idx=[0, 1, 2])
-    steps = list(sweep_steps(assembly, grid, memory=memory))
+    steps = []
+    run_sweep(assembly, grid, memory=memory, progress=steps.append)
     overall = [step.overall for step in steps]
     assert overall == sorted(overall) and overall[0] >= 0 and overall[-1] == 1
     stages = [step.stage for step in steps]
@@ -370,20 +370,22 @@ def test_progress_runs_forward_and_every_run_arrives(assembly, memory):
     assert all((step.result is None) == (step.number is None) for step in steps)
 
 
-def test_stopped_between_steps_and_taken_up_again(assembly, memory, tmp_path, monkeypatch):
+def test_cancelled_between_steps_and_taken_up_again(assembly, memory, tmp_path, monkeypatch):
     grid = settings_grid(RATE, alphas=[(float(a),) for a in range(1, 6)])
-    steps = sweep_steps(assembly, grid, memory=memory, results_dir=tmp_path / "runs")
-    arrived = 0
-    for step in steps:
-        arrived += step.number is not None
-        if arrived == 2:
-            break
-    steps.close()
+    arrived = []
+
+    def two_runs(step):
+        arrived.extend([] if step.number is None else [step.number])
+        if len(arrived) == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_sweep(assembly, grid, memory=memory, results_dir=tmp_path / "runs", progress=two_runs)
     assert len(tables.list_runs(tmp_path / "runs")) == 2
     assert list((tmp_path / "cache" / "joblib" / "encoding_nb" / "sweeps").iterdir()) == []
 
-    started, run_steps = [], the_runs.run_steps
-    monkeypatch.setattr(_engine, "run_steps", lambda a, s, **k: started.append(s) or run_steps(a, s, **k))
+    started, run = [], pipeline.run
+    monkeypatch.setattr(pipeline, "run", lambda a, s, **k: started.append(s) or run(a, s, **k))
     results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path / "runs", progress=False)
     assert len(started) == 3
     assert_equal_to_single_runs(results, assembly, grid, memory)
@@ -481,13 +483,13 @@ def test_data_that_cannot_be_read_fail_the_runs_that_need_them(
 
 
 def test_a_story_that_no_model_reads_fails_its_runs_once(assembly, memory, monkeypatch):
-    tried, extract = [], language_model.extract
+    tried, extract = [], activations.extract
 
     def fails(model, windows, *args, **options):
         tried.append(windows)
         if len(tried) == 2:
             raise RuntimeError("out of memory")
-        return (yield from extract(model, windows, *args, **options))
+        return extract(model, windows, *args, **options)
 
     monkeypatch.setattr(activations, "extract", fails)
     grid = [*settings_grid(MODEL, layer_idx=[1, 2]), RATE]
@@ -507,7 +509,7 @@ def test_a_story_that_no_model_reads_fails_its_runs_once(assembly, memory, monke
     ],
 )
 def test_refused_before_any_work(assembly, memory, grid, options, says, monkeypatch):
-    monkeypatch.setattr(_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    monkeypatch.setattr(_stages, "run_stages", lambda *a: pytest.fail("work was begun"))
     if options:
         monkeypatch.setattr(_machine, "free_memory", lambda: 1000)
     with pytest.raises(ValueError, match=says) as raised:
@@ -544,7 +546,7 @@ def test_what_is_no_assembly_and_no_grid(assembly, given, grid, says):
 
 
 def test_a_results_folder_that_cannot_be_is_refused_before_any_work(assembly, memory, tmp_path, monkeypatch):
-    monkeypatch.setattr(_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    monkeypatch.setattr(_stages, "run_stages", lambda *a: pytest.fail("work was begun"))
     (tmp_path / "file").write_text("")
     with pytest.raises(
         load.RecordError, match=r"results_dir: expected a folder for records, but .*file is a"
@@ -563,7 +565,7 @@ def test_a_disk_that_is_full_is_told_before_it_is_filled(assembly, memory, monke
 
 
 def test_an_engine_that_gives_results_all_at_once_is_refused_before_any_work(assembly, memory, monkeypatch):
-    monkeypatch.setattr(_stages, "stages", lambda *a: pytest.fail("work was begun"))
+    monkeypatch.setattr(_stages, "run_stages", lambda *a: pytest.fail("work was begun"))
     with (
         joblib.parallel_config("multiprocessing", n_jobs=2),
         pytest.raises(ValueError, match=r'MultiprocessingBackend .* choose "loky", "threading" or "dask"'),
@@ -586,15 +588,19 @@ def test_a_worker_keeps_no_design_when_the_sweep_is_over(assembly, memory):
     assert found and not any(found.values()) and os.getpid() not in found
 
 
-def test_this_process_keeps_no_design_when_the_sweep_is_over_or_stopped(assembly, memory):
+def test_this_process_keeps_no_design_when_the_sweep_is_over_or_cancelled(assembly, memory):
     run_sweep(assembly, ALPHAS, memory=memory, progress=False)
     assert kept_designs(0)[1] == 0
-    steps = sweep_steps(assembly, ALPHAS, memory=memory)
-    while next(steps).result is None:
-        pass
-    assert kept_designs(0)[1] == 1
-    steps.close()
-    assert kept_designs(0)[1] == 0
+    kept = []
+
+    def one_run(step):
+        if step.result is not None:
+            kept.append(kept_designs(0)[1])
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_sweep(assembly, ALPHAS, memory=memory, progress=one_run)
+    assert kept == [1] and kept_designs(0)[1] == 0
 
 
 ALPHAS = settings_grid(RATE, alphas=[(float(a),) for a in range(1, 7)])
@@ -620,11 +626,11 @@ def test_threads_take_no_more_cores_than_there_are(monkeypatch):
 
 
 def test_processes_take_no_more_cores_than_there_are(tmp_path):
-    engine = Engine(2)
+    engine, found = Engine(2), {}
     calls = {number: (number,) for number in range(4)}
-    with engine.outcomes(count_threads, calls, None, root=tmp_path) as outcomes:
-        for _, n_threads in outcomes:
-            assert n_threads * engine.n_jobs <= max(joblib.cpu_count(), engine.n_jobs)
+    engine.run(count_threads, calls, found.__setitem__, lost=None, waiting=ignore, root=tmp_path)
+    assert len(found) == 4
+    assert max(found.values()) * engine.n_jobs <= max(joblib.cpu_count(), engine.n_jobs)
 
 
 def count_threads(number):
@@ -644,36 +650,42 @@ def die_once(number, folder):
 
 def test_a_lost_process_costs_its_own_call_only(tmp_path):
     calls = {number: (number, tmp_path) for number in range(8)}
-    lost = []
-    with Engine(2).outcomes(die_once, calls, lambda n, e: lost.append((n, e)), root=tmp_path) as outcomes:
-        found = dict(outcomes)
+    lost, found = [], {}
+    Engine(2).run(
+        die_once,
+        calls,
+        found.__setitem__,
+        lost=lambda n, e: lost.append((n, e)),
+        waiting=ignore,
+        root=tmp_path,
+    )
     assert [number for number, _ in lost] == [4]
     assert found == {number: None if number == 4 else number * 10 for number in range(8)}
 
 
-def test_stopping_reaches_threads(assembly, memory, monkeypatch):
-    ended, run_steps = [], the_runs.run_steps
+def test_cancelling_reaches_threads(assembly, memory, monkeypatch):
+    ended, run = [], pipeline.run
 
-    def slow(*args, **options):
-        steps = run_steps(*args, **options)
-        while True:
+    def slow(*args, progress, **options):
+        def slowed(step):
             time.sleep(0.02)
-            try:
-                yield next(steps)
-            except StopIteration as stop:
-                ended.append(stop.value)
-                return stop.value
+            progress(step)
 
-    monkeypatch.setattr(_engine, "run_steps", slow)
-    with joblib.parallel_config("threading", n_jobs=2):
-        steps = sweep_steps(assembly, ALPHAS, memory=memory)
-    for step in steps:
+        result = run(*args, progress=slowed, **options)
+        ended.append(result)
+        return result
+
+    def one_run(step):
         if step.number is not None:
-            break
-    n_ended = len(ended)
-    steps.close()
+            n_ended.append(len(ended))
+            raise Cancelled
+
+    n_ended = []
+    monkeypatch.setattr(pipeline, "run", slow)
+    with joblib.parallel_config("threading", n_jobs=2), pytest.raises(Cancelled):
+        run_sweep(assembly, ALPHAS, memory=memory, progress=one_run)
     time.sleep(0.3)
-    assert len(ended) <= n_ended + 1 < 6
+    assert len(n_ended) == 1 and len(ended) <= n_ended[0] + 1 < 6
 
 
 class CountOnWorker:
@@ -683,8 +695,7 @@ class CountOnWorker:
         self.folder, self.read_seconds, self.run_seconds = str(folder), read_seconds, run_seconds
 
     def __call__(self):
-
-        extract, run_steps = language_model.extract, the_runs.run_steps
+        extract, run = activations.extract, pipeline.run
 
         def note(name, text):
             with open(f"{self.folder}/{name}", "a") as file:
@@ -693,16 +704,16 @@ class CountOnWorker:
         def counted(model, windows, *args, **options):
             note("begun", windows.digest)
             time.sleep(self.read_seconds)
-            found = yield from extract(model, windows, *args, **options)
+            found = extract(model, windows, *args, **options)
             note("read", windows.digest)
             return found
 
         def slow(assembly, settings, **options):
             note("started", f"{settings.layer_idx} {settings.alphas}")
             time.sleep(self.run_seconds)
-            return (yield from run_steps(assembly, settings, **options))
+            return run(assembly, settings, **options)
 
-        language_model.extract, the_runs.run_steps = counted, slow
+        activations.extract, pipeline.run = counted, slow
 
 
 def noted(folder, name):
@@ -744,17 +755,16 @@ def two_workers(folder, **slow):
 def test_a_dask_cluster_gives_equal_results_though_a_worker_is_killed(assembly, memory, tmp_path):
     grid = settings_grid(MODEL, layer_idx=[0, 2], alphas=[(1.0,), (10.0,), (100.0,)])
     with two_workers(tmp_path, read_seconds=0, run_seconds=1.0):
-        steps = sweep_steps(assembly, grid, memory=memory, results_dir=tmp_path / "runs")
-        results, killed = {}, None
-        for step in steps:
-            if step.number is None:
-                continue
-            results[step.number] = step.result
-            if killed is None:
+        kills = []
+
+        def kill_once(step):
+            if step.number is not None and not kills:
                 time.sleep(0.2)  # now both workers are at a run
-                killed, lost = noted(tmp_path, "started")[-1]
-                os.kill(killed, signal.SIGKILL)
-    started = noted(tmp_path, "started")
+                kills.append(noted(tmp_path, "started")[-1])
+                os.kill(kills[0][0], signal.SIGKILL)
+
+        results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path / "runs", progress=kill_once)
+    started, (killed, lost) = noted(tmp_path, "started"), kills[0]
     runs = [what for _, what in started]
     assert len(set(runs)) == 6 and runs.count(lost) == 2 and len(runs) == 7, (
         "that run, and no other, was redone"
@@ -763,41 +773,45 @@ def test_a_dask_cluster_gives_equal_results_though_a_worker_is_killed(assembly, 
     for notes in (noted(tmp_path, "begun"), noted(tmp_path, "read")):
         assert len(notes) == len({what for _, what in notes}) == len(NAMES)
     assert len(tables.list_runs(tmp_path / "runs")) == 6
-    assert_equal_to_single_runs([results[i] for i in range(6)], assembly, grid, memory)
+    assert_equal_to_single_runs(results, assembly, grid, memory)
 
 
 def test_a_worker_killed_while_it_reads_costs_the_story_it_was_at(assembly, memory, tmp_path):
     grid = settings_grid(MODEL, layer_idx=[0, 2])
     with two_workers(tmp_path, read_seconds=1.0, run_seconds=0):
-        killed, results = None, {}
-        for step in sweep_steps(assembly, grid, memory=memory):
-            if step.number is not None:
-                results[step.number] = step.result
-            elif killed is None and step.stage == "activations" and step.done:
+        kills = []
+
+        def kill_once(step):
+            if not kills and step.stage == "activations" and step.done:
                 time.sleep(0.2)  # now both workers are at a story
-                killed, lost = noted(tmp_path, "begun")[-1]
-                os.kill(killed, signal.SIGKILL)
+                kills.append(noted(tmp_path, "begun")[-1])
+                os.kill(kills[0][0], signal.SIGKILL)
+
+        results = run_sweep(assembly, grid, memory=memory, progress=kill_once)
+    lost = kills[0][1]
     begun, read = ([what for _, what in noted(tmp_path, name)] for name in ("begun", "read"))
     assert len(read) == len(set(read)) == len(NAMES), "what was finished is not read again"
     assert begun.count(lost) == 2 and len(begun) == len(NAMES) + 1
-    assert_equal_to_single_runs([results[i] for i in range(2)], assembly, grid, memory)
+    assert_equal_to_single_runs(results, assembly, grid, memory)
 
 
-def test_stopped_while_it_reads_and_taken_up_again(assembly, memory, monkeypatch):
-    read, extract = [], language_model.extract
+def test_cancelled_while_it_reads_and_taken_up_again(assembly, memory, monkeypatch):
+    read, extract = [], activations.extract
 
     def counted(model, windows, *args, **options):
-        found = yield from extract(model, windows, *args, **options)
+        found = extract(model, windows, *args, **options)
         read.append(windows.digest)
         return found
 
     monkeypatch.setattr(activations, "extract", counted)
     grid = settings_grid(MODEL, layer_idx=[0, 2])
-    steps = sweep_steps(assembly, grid, memory=memory)
-    for step in steps:
+
+    def third_story(step):
         if step.stage == "activations" and step.done > 2:
-            break
-    steps.close()
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run_sweep(assembly, grid, memory=memory, progress=third_story)
     assert len(read) == 2, "two stories are done and the third was begun"
     run_sweep(assembly, grid, memory=memory, progress=False)
     assert len(read) == len(set(read)) == len(NAMES)
@@ -806,11 +820,11 @@ def test_stopped_while_it_reads_and_taken_up_again(assembly, memory, monkeypatch
 # ---------------------------------------------------------------------- memory
 
 
-def peak_of(assembly, n_runs, memory, consume):
+def peak_of(assembly, n_runs, memory, sweep):
     grid = settings_grid(RATE, alphas=[(float(a),) for a in range(1, n_runs + 1)])
     tracemalloc.start()
     try:
-        consume(sweep_steps(assembly, grid, memory=memory))
+        sweep(assembly, grid, memory=memory, progress=False)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -819,16 +833,17 @@ def peak_of(assembly, n_runs, memory, consume):
 def test_memory_does_not_grow_with_the_length_of_a_sweep(memory):
     n_voxels = 4000
     assembly = make_assembly(n_voxels=n_voxels)
-    peak_of(assembly, 1, memory, list)  # whatever is made once
+    peak_of(assembly, 1, memory, run_sweep)  # whatever is made once
 
-    def drop(steps):
-        for _ in steps:
-            pass
+    def no_list(assembly, grid, *, memory, progress):
+        plans = the_sweep._plans([assembly], grid, memory)
+        options = {"memory": memory, "results_dir": None, "keep_predictions": False}
+        the_sweep._sweep([assembly], grid, plans, Engine(1), ignore, **options)
 
-    short, long = (peak_of(assembly, n, memory, drop) for n in (3, 12))
+    short, long = (peak_of(assembly, n, memory, no_list) for n in (3, 12))
     assert long < 1.05 * short + 100_000
     # A list of results grows by their scores: four arrays of 8 bytes and one of 1.
-    kept = [peak_of(assembly, n, memory, list) for n in (3, 12)]
+    kept = [peak_of(assembly, n, memory, run_sweep) for n in (3, 12)]
     assert kept[1] - kept[0] < 9 * 45 * n_voxels + 200_000
 
 

@@ -1,6 +1,6 @@
 """Gather the text that the demo's language model is trained on.
 
-    python corpus.py PACKAGES_DIR OUT_DIR
+    python tools/demo/corpus.py PACKAGES_DIR OUT_DIR
 
 `PACKAGES_DIR` holds the Debian packages named in `SOURCES`, fetched there with
 `apt-get download`; this script unpacks them next to themselves, takes the running prose out of

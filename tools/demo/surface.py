@@ -1,6 +1,6 @@
 """Make the demo's surface files: a voxel mask of pycortex's subject S1, its flat mappers and its outlines.
 
-    python encoding_nb/datasets/demo_data/make/surface.py
+    python tools/demo/surface.py
 
 Takes some minutes with a cold pycortex cache. The mask "demo" of S1/fullhead is a part of pycortex's "thin"
 mask (voxels within 2 mm of the cortical surface, 37,226): every pixel of the flatmap that thin covers keeps a

@@ -1,11 +1,11 @@
 """Time the demo's stories like speech and write them as TextGrids.
 
-    python textgrids.py
+    python tools/demo/textgrids.py
 
-Reads ../texts/*.txt and writes ../stories/*.TextGrid: tier 0 phones, tier 1 words, as the LeBel
-data set has them. Nobody spoke these stories: a word lasts as long as its phones, the phones are
-taken from its letters by rule (rough, but it has the right count), words at phrase ends are drawn
-out and followed by pauses. The same seed gives the same files.
+Reads texts/*.txt of `encoding_nb/datasets/demo_data` and writes stories/*.TextGrid there: tier 0 phones,
+tier 1 words, as the LeBel data set has them. Nobody spoke these stories: a word lasts as long as its
+phones, the phones are taken from its letters by rule (rough, but it has the right count), words at
+phrase ends are drawn out and followed by pauses. The same seed gives the same files.
 """
 
 from __future__ import annotations

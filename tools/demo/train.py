@@ -1,6 +1,6 @@
 """Train the demo's language model: a small GPT-2 on free English prose, on a CPU.
 
-    python train.py CORPUS_DIR OUT_DIR [--steps 3000] [--threads 2] [--resume-at STEP]
+    python tools/demo/train.py CORPUS_DIR OUT_DIR [--steps 3000] [--threads 2] [--resume-at STEP]
 
 `CORPUS_DIR` is what corpus.py wrote. `OUT_DIR` becomes a Hugging Face model folder (config,
 byte-level BPE tokenizer, weights in float16) with `training.json` beside the weights: settings,

@@ -1,10 +1,10 @@
-"""Write ../truth.npz: the language signal of the simulated subject, from the demo's own model.
+"""Write the demo's truth.npz: the language signal of the simulated subject, from the demo's own model.
 
-    python truth.py
+    python tools/demo/truth.py
 
 Per story the activations of one layer at one lookback, sampled on the TR grid; their principal
 components over the training stories, scaled to unit variance, are the directions among which the
-simulated voxels choose. Needs the finished model in ../model.
+simulated voxels choose. Needs the finished model in `encoding_nb/datasets/demo_data/model`.
 """
 
 from __future__ import annotations
