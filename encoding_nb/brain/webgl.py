@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import http.server
 import importlib.util
 import os
 import shutil
@@ -170,20 +169,21 @@ def serve_folder(folder: str | Path, *, port: int = 0) -> Served:
     FileNotFoundError
         No `index.html` there.
     """
+    import http.server  # brings ssl and email, 7 MB that no other map needs
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        """Serves files and writes no log into the notebook."""
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
     folder = Path(folder).expanduser().resolve()
     if not (folder / "index.html").is_file():
         raise FileNotFoundError(f"{folder} holds no index.html; make it with export_webgl first.")
-    handler = functools.partial(_QuietHandler, directory=str(folder))
+    handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     threading.Thread(target=server.serve_forever, name="encoding_nb-webgl", daemon=True).start()
     return Served(server.server_address[1], server)
-
-
-class _QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files and writes no log into the notebook."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
 
 def proxied_address(port: int) -> str | None:

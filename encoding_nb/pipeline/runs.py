@@ -74,6 +74,7 @@ def run(
             data = design_matrices(plan, sampled, inputs)
         with clock.stage("ridge"):
             held_out = fit_ridge(plan, data, inputs, clock)
+        del data, sampled  # the training responses are most of a run's memory
         with clock.stage("scores"):
             result = score(plan, held_out, inputs, clock)
     return replace(result, notes=tuple(notes))
