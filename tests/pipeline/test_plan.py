@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib import Memory
 
 from encoding_nb import features, ridge
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
 from encoding_nb.features import activations
-from encoding_nb.pipeline import check, estimates, partitioning, plan_run, runs, split_stories
+from encoding_nb.pipeline import check, estimates, partitioning, plan_run, runs, sample_story, split_stories
 from encoding_nb.ridge import make_folds
 from encoding_nb.settings import Settings, SettingsError
 
@@ -381,3 +382,22 @@ def test_too_few_rows_for_a_parametric_test_are_refused_before_the_fit(assembly)
     assert check(assembly, replace(settings, trimming=three)) == {}
     more = replace(assembly, test_stories=("storyc", "storyz"))
     assert check(more, settings) == {}
+
+
+def test_words_are_missing_until_a_model_has_read_them(demo, tmp_path):
+    train, test = list(demo.stories)[:2]
+    one = Settings(stories=(train, test), test_stories=(test,), layer_idx=1, lookback=4)
+    elsewhere = Memory(tmp_path, verbose=0)
+
+    def missing(settings, memory=elsewhere):
+        return plan_run(demo, settings, memory=memory).missing
+
+    words = {name: len(demo.stories[name].words) for name in (train, test)}
+    assert missing(one) == words
+    plan = plan_run(demo, one, memory=elsewhere)
+    for story, left in zip(plan.stories, ({test: words[test]}, {}), strict=True):
+        sample_story(plan, story)
+        assert missing(one) == left
+    assert missing(replace(one, layer_idx=2)) == {}, "all layers are kept"
+    assert missing(replace(one, lookback=5)) == words
+    assert missing(replace(one, modality="wordrate"), Memory(tmp_path / "empty", verbose=0)) == {}
