@@ -11,11 +11,11 @@ import numpy as np
 from .. import _progress, features, ridge, scoring
 from .._progress import Count, Progress
 from ..assembly import Array, Assembly, require_assembly
-from ..settings import Settings, require_settings
+from ..settings import Settings, SettingsError, require_settings
 from .clock import Clock
 from .estimates import refuse_too_large
 from .matrices import DesignMatrices, Inputs, design_matrices, story_ceiling
-from .plan import Plan, check, plan_run
+from .plan import Plan, plan_run
 from .result import Result, provenance
 
 
@@ -82,9 +82,10 @@ def run(
 
 def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> None:
     """Do what every run on these data needs once: tokenizer and noise ceilings. Quiet where `check` objects."""
-    if check(assembly, settings):
+    try:
+        plan = plan_run(assembly, settings, memory=memory)
+    except SettingsError:
         return
-    plan = plan_run(assembly, settings, memory=memory)
     _ = plan.lacking  # reads the tokenizer
     for story in plan.test or plan.train:
         story_ceiling(story, plan.bold_rows[story.name])
