@@ -1,38 +1,36 @@
-"""What this machine has to offer: free memory, how fast it multiplies, and how many threads BLAS uses.
+"""What this machine has: free memory, how fast it multiplies, and how many threads BLAS uses.
 
-Limits on BLAS's threads may overlap, and may be left in another thread than they began in. OpenBLAS, as numpy brings
-it, has one number for the whole process, threadpoolctl lets one thread set it and is silent to all others, and a
-limit gives back the number that it found, which may have been another's limit. So one thread of ours sets it for all
-who ask: the least of what is asked for holds, and when the last has left there is what was there before the first.
-MKL, and BLAS on OpenMP, keep a number for each thread instead: `blas_by_thread` is for them.
+OpenBLAS, as numpy brings it, has one number of threads for the whole process; two limits of threadpoolctl that overlap
+and are left in the order they were entered would leave it at one thread for good. So `blas_limited` counts all limits
+of the process in one place. MKL, and BLAS on OpenMP, keep a number for each thread instead: `blas_by_thread` is for
+them.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
+    from threadpoolctl import ThreadpoolController, threadpool_limits
 
 
 log = logging.getLogger(__name__)
 # How such libraries run their threads, in threadpoolctl's words.
 _COUNT_BY_THREAD = ["openmp", "intel", "gnu", "tbb", "pgi"]
 
-_starting = threading.RLock()
-_keeper: tuple[threading.Thread, queue.SimpleQueue] | None = None
+_lock = threading.RLock()
+_limits: list[int] = []  # entered and not left
+_held: threadpool_limits | None = None
 
 
 def n_threads() -> int:
@@ -44,16 +42,51 @@ def n_threads() -> int:
 
 @contextmanager
 def blas_limited(limit: int) -> Iterator[bool]:
-    """BLAS at no more than `limit` threads in the whole process. False, and no limit, where that cannot be had.
+    """BLAS at no more than `limit` threads in the whole process. False, and no limit, where that cannot be set.
 
-    It cannot be had of an OpenBLAS that some other thread limits with threadpoolctl.
+    Limits may overlap, and may be entered and left in any order and in any thread: the smallest holds, and the last
+    one to be left restores the number from before the first. Yields False where another thread of this process has
+    limited BLAS with threadpoolctl, or a library refuses.
     """
-    had = _ask("enter", limit)
+    with _lock:
+        _limits.append(limit)
+        had = _hold_smallest()
+        if not had:
+            _limits.remove(limit)
+            _hold_smallest()
     try:
         yield had
     finally:
         if had:
-            _ask("leave", limit)
+            with _lock:
+                _limits.remove(limit)
+                _hold_smallest()
+
+
+def _hold_smallest() -> bool:
+    """Limit BLAS to the smallest of the limits that are entered, or to nothing; whether that holds now."""
+    global _held
+    from threadpoolctl import OpenBLASController, threadpool_limits
+
+    # threadpoolctl lets one thread set OpenBLAS's number, and ignores all others in silence
+    release = partial(OpenBLASController.clear_controlling_thread, force=True)
+    try:
+        if _held is not None:
+            release()
+            _held.restore_original_limits()
+            release()
+            _held = None
+        smallest = min(_limits, default=None)
+        if smallest is None or smallest >= n_threads():
+            return True
+        held = threadpool_limits(smallest, user_api="blas")
+        if n_threads() > smallest:
+            return False
+        _held = held
+        return True
+    except Exception:  # whatever a BLAS library raises: the work goes on without a limit
+        log.exception("BLAS's threads could not be limited to %s.", min(_limits))
+        return False
 
 
 def blas_by_thread() -> ThreadpoolController:
@@ -61,56 +94,6 @@ def blas_by_thread() -> ThreadpoolController:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas").select(threading_layer=_COUNT_BY_THREAD)
-
-
-def _ask(change: str, limit: int) -> bool:
-    """Tell the keeper, and wait for its answer. Without locks that it may need: a generator that is collected as
-    garbage leaves its limit in whichever thread collects it, even the keeper's."""
-    global _keeper
-    with _starting:
-        if _keeper is None or not _keeper[0].is_alive():  # at first, and in a forked process
-            asked: queue.SimpleQueue = queue.SimpleQueue()
-            thread = threading.Thread(target=_keep, args=(asked,), name="encoding_nb-blas", daemon=True)
-            thread.start()
-            _keeper = thread, asked
-        keeper, asked = _keeper
-    answer: queue.SimpleQueue = queue.SimpleQueue()
-    asked.put((change, limit, answer))
-    return False if keeper is threading.current_thread() or sys.is_finalizing() else answer.get()
-
-
-def _keep(asked: queue.SimpleQueue) -> None:
-    """Hold the least of the limits that have been entered and not left."""
-    wanted: list[int] = []
-    found, held = 1, ExitStack()
-    while True:
-        change, limit, answer = asked.get()
-        before, had = min(wanted, default=None), False
-        if change == "enter":
-            wanted.append(limit)
-        elif limit in wanted:  # else entered in the process that this one was forked from
-            wanted.remove(limit)
-        try:
-            if before is None:
-                before = found = n_threads()
-            _hold(min(wanted, default=found), before, found, held)
-            had = n_threads() <= limit
-        except Exception:  # whoever asked waits for an answer, whatever a library may raise
-            log.exception("BLAS's threads could not be limited to %d.", limit)
-        if change == "enter" and not had:  # at once, or it would give back a number that was another's
-            wanted.remove(limit)
-            _hold(min(wanted, default=found), limit, found, held)
-        answer.put(had)
-
-
-def _hold(least: int, before: int, found: int, held: ExitStack) -> None:
-    """Change the limit that is held, where it is not what it was before; none holds where it is what was found."""
-    from threadpoolctl import threadpool_limits
-
-    if least != before:
-        held.close()
-        if least < found:
-            held.enter_context(threadpool_limits(least, user_api="blas"))
 
 
 # Where Linux tells a container its limit: version 2 of control groups, then version 1.

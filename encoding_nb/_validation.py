@@ -154,17 +154,28 @@ def require_result(value: Any, caller: str) -> None:
     """
     if not hasattr(value, "scores"):
         raise TypeError(
-            f"{caller}: expected a Result, got {shown(value)}; run(assembly, settings) gives one, and load_run(folder) "
-            f"one that was saved."
+            f"{caller}: expected a Result, got {describe(value)}; run(assembly, settings) returns one, and "
+            f"load_run(folder) loads a saved one."
         )
 
 
-def shown(value: Any) -> str:
-    """What was given, for a sentence: itself where that is short, else its kind."""
+def describe(value: Any) -> str:
+    """What was given, for a message: the value where it is short, else its type."""
     if isinstance(value, (str, PathLike, int, float, type(None))):
         return repr(value)
     kind = type(value).__name__
     return f"an {kind}" if kind[0] in "AEIOUaeiou" else f"a {kind}"
+
+
+def shorten(text: str, most: int = 80) -> str:
+    """A text cut to `most` characters, so that a message can quote it."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def error_text(error: BaseException) -> str:
+    """An exception's type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {shorten(lines[0], 160)}" if lines else type(error).__name__
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Iterable[str], where: str) -> None:

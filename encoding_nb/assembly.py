@@ -21,13 +21,13 @@ import numpy as np
 
 from ._validation import (
     check_tr,
+    describe,
     frozen_mapping,
     frozen_times,
     mask_of,
     names_of,
     read_only,
     refuse_no_rows,
-    shown,
 )
 
 
@@ -492,7 +492,7 @@ def require_assembly(value: Any, caller: str) -> None:
             if isinstance(value, str | PathLike)
             else ("load_assembly(source) or Assembly.from_arrays(...) makes one")
         )
-        raise TypeError(f"{caller}: expected an Assembly, got {shown(value)}; {hint}.")
+        raise TypeError(f"{caller}: expected an Assembly, got {describe(value)}; {hint}.")
 
 
 _ASSEMBLY_PARTS = ("surface", "rois", "voxel_names", "truth")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from . import design, features, ridge
-from ._validation import shown
+from ._validation import describe
 from .design import Trimming
 from .features import CONTEXT_TYPES, PROCESSINGS
 
@@ -208,7 +208,7 @@ def require_settings(value: Any, caller: str) -> None:
     if isinstance(value, Mapping):
         raise TypeError(f"{caller}: expected a Settings, got a mapping; write Settings(**{dict(value)!r}).")
     raise TypeError(
-        f"{caller}: expected a Settings, got {shown(value)}; Settings(layer_idx=4), for one, makes it."
+        f"{caller}: expected a Settings, got {describe(value)}; Settings(layer_idx=4), for one, makes it."
     )
 
 

@@ -1,6 +1,5 @@
 """Limits on BLAS's threads: least of all holds, and what was there before is there after, whoever leaves last."""
 
-import gc
 import queue
 import threading
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from encoding_nb import _machine
 from encoding_nb._machine import blas_by_thread, blas_limited, n_threads
 
 WAIT = 30  # seconds, for what takes none
@@ -80,32 +78,33 @@ def test_of_limits_that_overlap_the_least_holds(four_threads, data):
     assert n_threads() == 4
 
 
-def test_a_limit_that_another_holds_is_left_to_it(four_threads):
-    with threadpool_limits(2, user_api="blas"):
-        limit = blas_limited(1)
-        assert limit.__enter__() is False and n_threads() == 2
+def test_a_limit_of_another_thread_is_left_to_it(four_threads):
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold():
+        with threadpool_limits(2, user_api="blas"):
+            entered.set()
+            leave.wait(WAIT)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    assert entered.wait(WAIT)
+    with blas_limited(1) as had:
+        assert not had and n_threads() == 2
+    assert n_threads() == 2
+    leave.set()
+    holder.join(WAIT)
     assert n_threads() == 4
-    limit.__exit__(None, None, None)
-    assert n_threads() == 4, "it gave back the other's limit"
+    with blas_limited(1) as had:
+        assert had and n_threads() == 1
+    assert n_threads() == 4
 
 
-def test_a_limit_that_is_collected_as_garbage_is_gone(four_threads):
-    def steps():
-        with blas_limited(1):
-            yield
-
-    def leave_in_a_cycle():
-        kept = [steps()]
-        kept.append(kept)
-        next(kept[0])
-
-    gc.disable()
-    try:
-        leave_in_a_cycle()
-        assert n_threads() == 1
-        in_thread(gc.collect)
-    finally:
-        gc.enable()
+def test_a_limit_within_another_of_the_same_thread_holds(four_threads):
+    with threadpool_limits(2, user_api="blas"):
+        with blas_limited(1) as had:
+            assert had and n_threads() == 1
+        assert n_threads() == 2
     assert n_threads() == 4
 
 
@@ -155,11 +154,3 @@ def test_libraries_that_count_by_thread_are_limited_in_theirs(monkeypatch):
             "one that counts for all is left alone"
         )
     assert library.number == 8
-
-
-def test_one_keeper_is_enough():
-    for _ in range(3):
-        with blas_limited(1):
-            pass
-    assert [thread.name for thread in threading.enumerate()].count("encoding_nb-blas") == 1
-    assert _machine._keeper[0].daemon, "the process may end while it waits"

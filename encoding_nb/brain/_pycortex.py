@@ -22,8 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from .._files import cache_folder, new_file
+
 STORE_VARIABLE = "ENCODING_NB_PYCORTEX_STORE"
-CACHE_VARIABLE = "ENCODING_NB_CACHE"
 
 _INSTALLED = ("share", "pycortex", "db")  # where pycortex's own files go, below a Python's prefix
 
@@ -31,29 +32,6 @@ _log = logging.getLogger(__name__)
 # pycortex keeps its store, its memo and its files in module globals: one thread at a time.
 pycortex_lock = threading.RLock()
 _configured: list[Path] = []  # the store pycortex was configured with, before we set another
-
-
-def cache_folder() -> Path:
-    """The user's cache folder for this package (`$ENCODING_NB_CACHE`, else the platform's), made if missing.
-
-    Where it cannot be written, a folder under the temporary directory, so that maps still work.
-    """
-    import platformdirs
-
-    chosen = os.environ.get(CACHE_VARIABLE)
-    folder = Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("encoding_nb", False))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
-        reason = "it is read-only"
-    except OSError as error:
-        reason = str(error)
-    user = getattr(os, "getuid", lambda: "user")()
-    spare = Path(tempfile.gettempdir()) / f"encoding_nb-{user}"
-    _log.warning("The cache folder %s cannot be used (%s); using %s instead.", folder, reason, spare)
-    spare.mkdir(parents=True, exist_ok=True)
-    return spare
 
 
 def import_cortex() -> ModuleType:
@@ -313,18 +291,3 @@ def _copy(source: Path, target: Path) -> None:
     """Copy under a temporary name and move, so that no other process sees half a file."""
     with new_file(target) as draft:
         shutil.copyfile(source, draft)
-
-
-@contextlib.contextmanager
-def new_file(target: Path) -> Iterator[Path]:
-    """A path beside `target` to write to; moved to `target` when the block ends without an error."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o644)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._files import cache_folder, new_file
 from .._machine import blas_by_thread, blas_limited
-from .._validation import shown
+from .._validation import describe
 from ..assembly import Surface
-from ._pycortex import cache_folder, find_store, import_cortex, new_file, open_store, pycortex_lock, quiet
+from ._pycortex import find_store, import_cortex, open_store, pycortex_lock, quiet
 from .outlines import Outline, read_drawing
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def require_surface(surface: Any) -> None:
     """
     if not isinstance(surface, Surface):
         raise TypeError(
-            f"Expected a Surface, got {shown(surface)}; pass assembly.surface or result.surface, or "
+            f"Expected a Surface, got {describe(surface)}; pass assembly.surface or result.surface, or "
             f"Surface(subject, transform, mask) by pycortex's names."
         )
 

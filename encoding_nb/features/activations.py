@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .. import _machine, _progress
+from .._files import cache_folder
 from .cache import STORAGES, entry_path, read_layer, store_folder, write_layer
 from .language_model import (
     DTYPES,
@@ -29,7 +30,7 @@ from .language_model import (
     load_tokenizer,
     refuse_unknown_device,
 )
-from .models import ModelError, ModelInfo, files_problem, identity, model_folder, model_info, user_cache
+from .models import ModelError, ModelInfo, files_problem, identity, model_folder, model_info
 from .tokens import CONTEXT_TYPES, Windows, check_context, context_windows, stored_windows, tokenize_words
 
 Array = np.ndarray
@@ -256,10 +257,10 @@ def default_memory() -> Any:
     from joblib import Memory
 
     try:
-        return Memory(str(user_cache()), verbose=0)
+        return Memory(str(cache_folder()), verbose=0)
     except OSError as error:
         warnings.warn(
-            f"{user_cache()} cannot be used ({error}); activations last until a restart.", stacklevel=2
+            f"{cache_folder()} cannot be used ({error}); activations last until a restart.", stacklevel=2
         )
         return Memory(mkdtemp(prefix="encoding_nb-"), verbose=0)
 

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from .. import _machine, _progress
-from .models import ModelError, ModelInfo, identity, said
+from .._validation import error_text
+from .models import ModelError, ModelInfo, identity
 from .tokens import Windows
 
 Array = np.ndarray
@@ -171,8 +172,8 @@ def _cannot_load(what: str, name: str, folder: Path | None, error: Exception) ->
         )
     where = "" if str(folder) == name else f" in {folder}"
     return (
-        f"{name}: its {what}{where} cannot be loaded ({said(error)}); copy or download the model again, or choose "
-        f"another."
+        f"{name}: its {what}{where} cannot be loaded ({error_text(error)}); copy or download the model again, or "
+        f"choose another."
     )
 
 

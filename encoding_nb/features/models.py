@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+from .._files import cache_folder, new_file
+from .._validation import error_text, shorten
+
 _LARGE_FILES = 1 << 27
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -35,17 +38,6 @@ _TOKENIZER_FILES = (
 
 class ModelError(ValueError):
     """A model that cannot be had: unknown, not on this machine, damaged, or too large for it."""
-
-
-def said(error: BaseException) -> str:
-    """An error in some words: its first line, or its kind where it says nothing."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {short(lines[0], 160)}" if lines else type(error).__name__
-
-
-def short(text: str, most: int = 80) -> str:
-    """A text, cut after some letters so that a sentence can quote it."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def is_file(path: Path) -> bool:
@@ -81,8 +73,8 @@ def weight_files(folder: Path) -> list[Path]:
             parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
-                f"{index}: expected the list of a model's weight files, and it cannot be read ({said(error)}); copy or "
-                f"download the model again."
+                f"{index}: expected the list of a model's weight files, and it cannot be read ({error_text(error)}); "
+                f"copy or download the model again."
             ) from error
         if not parts <= {file.name for file in found}:
             return []
@@ -138,7 +130,7 @@ def _digest(stamps: tuple[Stamp, ...]) -> str:
     """Digest of the files' names and contents; of large files it is remembered from kernel to kernel."""
     large = sum(size for _, size, *_ in stamps) > _LARGE_FILES
     stamp = sha256(json.dumps(stamps).encode()).hexdigest()
-    noted = user_cache() / "digests" / stamp
+    noted = cache_folder() / "digests" / stamp
     if large and noted.is_file():
         return noted.read_text()
     hashed = sha256()
@@ -148,26 +140,9 @@ def _digest(stamps: tuple[Stamp, ...]) -> str:
             while chunk := file.read(1 << 22):
                 hashed.update(chunk)
     if large:
-        _note(noted, hashed.hexdigest())
+        with suppress(OSError), new_file(noted) as draft:  # else it is worked out again next time
+            draft.write_text(hashed.hexdigest())
     return hashed.hexdigest()
-
-
-def _note(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    except OSError:
-        pass  # it is worked out again next time
-
-
-def user_cache() -> Path:
-    """The folder for what can be made again: $ENCODING_NB_CACHE, else one in the user's cache."""
-    given = os.environ.get("ENCODING_NB_CACHE")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "encoding_nb"
 
 
 # shown first: the names the tutorial uses and one of each common family
@@ -267,7 +242,7 @@ def _refusal(name: str, hub_name: str, error: Exception) -> str:
             f"bundled model 'demo' need none."
         )
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
-        return f"Unknown model {short(name)!r}; did you mean one of {_nearest(hub_name)}?"
+        return f"Unknown model {shorten(name)!r}; did you mean one of {_nearest(hub_name)}?"
     if isinstance(error, RevisionNotFoundError):
         return f"{name}: the hub has {hub_name} but not this revision; leave it out, or give a branch, tag or commit."
     if isinstance(error, LocalEntryNotFoundError):
@@ -275,7 +250,7 @@ def _refusal(name: str, hub_name: str, error: Exception) -> str:
     if isinstance(error, EntryNotFoundError):
         return f"{name}: the hub has it without a config.json, so it is no model of transformers; choose another."
     return (
-        f"{name}: the hub did not give it ({said(error)}); try again later, give a local folder, or take a model "
+        f"{name}: the hub did not give it ({error_text(error)}); try again later, give a local folder, or take a model "
         f"that is on this machine ({_here()})."
     )
 
@@ -294,8 +269,8 @@ def _refuse_offline(name: str, known: bool) -> None:
         return
     if not known:
         raise ModelError(
-            f"Unknown model {short(name)!r} (not on this machine, which has {_here()}, and {reason}); did you mean one "
-            f"of {_nearest(name)}?"
+            f"Unknown model {shorten(name)!r} (not on this machine, which has {_here()}, and {reason}); did you mean "
+            f"one of {_nearest(name)}?"
         )
     raise ModelError(not_here(f"{name} is", reason))
 
@@ -544,7 +519,7 @@ def _read_config(name: str, folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
-            f"{name}: {path} cannot be read ({said(error)}); copy or download the model again."
+            f"{name}: {path} cannot be read ({error_text(error)}); copy or download the model again."
         ) from error
     if not isinstance(config, dict):
         raise ModelError(

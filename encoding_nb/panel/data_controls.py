@@ -11,11 +11,11 @@ import ipywidgets as widgets
 
 from .. import datasets
 from .._progress import Progress
+from .._validation import shorten
 from ..assembly import Assembly
 from ..pipeline import split_stories
 from ..settings import Settings, SettingsError
 from .fields import Field, dropdown, tick
-from .model_lookup import shortened
 from .theme import WIDE, note, problem
 
 GIVEN = "as given in the code"
@@ -107,10 +107,10 @@ def _existing(path: str, kind: str) -> str:
         there = found.is_file() if kind == "file" else found.is_dir()
     except (OSError, RuntimeError) as error:  # too long for a path; a home of nobody
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"{shortened(path)!r} cannot be a path here ({reason}); check it.") from None
+        raise ValueError(f"{shorten(path)!r} cannot be a path here ({reason}); check it.") from None
     if not there:
         raise ValueError(
-            f"There is no {kind} at {shortened(path, 200)!r}; check the path, which starts at {Path.cwd()}."
+            f"There is no {kind} at {shorten(path, 200)!r}; check the path, which starts at {Path.cwd()}."
         )
     return str(found)
 

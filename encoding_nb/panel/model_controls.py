@@ -8,11 +8,12 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from .._validation import shorten
 from ..features import FEATURE_SPACES, PROCESSINGS, ModelInfo
 from ..settings import Settings, SettingsError
 from .data_controls import stored_contexts_field
 from .fields import Field, dropdown, parse_whole, text, whole_number
-from .model_lookup import ModelLookup, describe, shortened
+from .model_lookup import ModelLookup, describe
 from .theme import LABEL_WIDTH, WIDE, problem
 
 N_SUGGESTED = 200  # models in the drop-down list, those on this machine first; any other may be typed
@@ -225,6 +226,6 @@ def _parse_embedding(typed: str) -> str | None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(
-            f"{shortened(path)!r} cannot be a file of word vectors ({reason}); check the path."
+            f"{shorten(path)!r} cannot be a file of word vectors ({reason}); check the path."
         ) from None
     return path

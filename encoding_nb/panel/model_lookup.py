@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .. import features
+from .._validation import shorten
 from ..features import ModelInfo
 from .background import Latest
 
@@ -52,7 +53,7 @@ def _ask(name: str) -> ModelInfo | str:
         return str(error) or type(error).__name__
     except Exception as error:  # noqa: BLE001 - whatever a configuration holds, it is said, and Fit stays off
         return (
-            f"{shortened(name)} cannot be read as a language model ({type(error).__name__}: {shortened(str(error))}); "
+            f"{shorten(name)} cannot be read as a language model ({type(error).__name__}: {shorten(str(error))}); "
             f"choose another, such as demo."
         )
 
@@ -62,11 +63,6 @@ def _is_folder(name: str) -> bool:
         return Path(name).is_dir()
     except OSError:  # a name longer than a path can be
         return False
-
-
-def shortened(text: str, most: int = 80) -> str:
-    """A text that fits into a sentence."""
-    return text if len(text) <= most else f"{text[: most - 1]}\u2026"
 
 
 def describe(info: ModelInfo) -> str:

@@ -11,12 +11,12 @@ from html import escape
 import ipywidgets as widgets
 
 from .. import brain, features, pipeline
+from .._validation import shorten
 from ..assembly import Assembly
 from ..pipeline import Estimate
 from ..settings import Settings
 from .background import Latest
 from .controls import Controls
-from .model_lookup import shortened
 from .runs import Runs
 from .theme import note
 from .warning_notes import listening
@@ -103,7 +103,7 @@ class Readiness(widgets.VBox):
             self._estimate.value = f"<div>This fit: {escape(str(found))}.</div>"
             self._say_sweep(sweep_needs(settings, found))
         except Exception as error:  # noqa: BLE001 - an old estimate must not stand there as if it were of these
-            self._estimate.value = note(f"No estimate: {shortened(str(error) or type(error).__name__, 200)}")
+            self._estimate.value = note(f"No estimate: {shorten(str(error) or type(error).__name__, 200)}")
             self._say_sweep("")
         self._short = (settings, short) if short else None
         self._on_estimate()
@@ -123,7 +123,7 @@ def checked(assembly: Assembly, settings: Settings) -> Mapping[str, str]:
     try:
         return pipeline.check(assembly, settings)
     except Exception as error:  # noqa: BLE001 - the panel must say it, whatever it is
-        what = shortened(f"{type(error).__name__}: {error}", 160)
+        what = shorten(f"{type(error).__name__}: {error}", 160)
         return {culprit(assembly, settings): f"This cannot be checked ({what}); choose another value."}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._figures import new_axes
-from .._validation import require_result, shown
+from .._validation import describe, require_result
 from ..brain import VERTICES
 from ..scoring import checked_flags
 
@@ -65,7 +65,7 @@ def require_results(results: Any, caller: str) -> list[Result]:
     TypeError
     """
     if hasattr(results, "scores") or not isinstance(results, Iterable) or isinstance(results, str):
-        one = "a Result alone" if hasattr(results, "scores") else shown(results)
+        one = "a Result alone" if hasattr(results, "scores") else describe(results)
         raise TypeError(
             f"{caller}: expected a list of Results, got {one}; pass [result_a, result_b], or those of run_sweep."
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import brain
 from .._figures import entitle
-from .._validation import require_result, shown
+from .._validation import describe, require_result
 from ..brain import value_limits
 from ._style import (
     CHOSEN,
@@ -266,7 +266,7 @@ def plot_partition(partition: Partition, *, voxels: Array | None = None, ax: Axe
     """
     if not hasattr(partition, "joint"):
         raise TypeError(
-            f"plot_partition: expected a PartitionResult, got {shown(partition)}; "
+            f"plot_partition: expected a PartitionResult, got {describe(partition)}; "
             f"partition(assembly, settings) makes one."
         )
     joint = np.asarray(partition.joint)

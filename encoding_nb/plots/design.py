@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._figures import entitle
-from .._validation import shown
+from .._validation import describe
 from ..assembly import Story
 from ..design import Trimming
 from ._style import ALL, CHOSEN, PREDICTED, axes_or_new, beside, check_seconds, chosen_voxels, patch, tidy
@@ -135,7 +135,7 @@ def _column(values: Array, length: int, feature: int, what: str, per: str) -> Ar
 def _require_story(story: Any, caller: str) -> None:
     if not isinstance(story, Story):
         name = repr(story) if isinstance(story, str) else "name"
-        raise TypeError(f"{caller}: expected a Story, got {shown(story)}; pass assembly.stories[{name}].")
+        raise TypeError(f"{caller}: expected a Story, got {describe(story)}; pass assembly.stories[{name}].")
 
 
 def plot_trimming(story: Story, trimming: Trimming, *, ax: Axes | None = None) -> Figure:

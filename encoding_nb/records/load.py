@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import shown
+from .._validation import describe
 from .._version import __version__
 from ..assembly import Array, Surface
 from ..pipeline import Result
@@ -46,7 +46,7 @@ def folder_of(path: Any, what: str) -> Path:
         No path, or one that cannot be on this machine.
     """
     if not isinstance(path, (str, os.PathLike)):
-        raise RecordError(f"{what}: expected the path of a folder, got {shown(path)}.")
+        raise RecordError(f"{what}: expected the path of a folder, got {describe(path)}.")
     try:
         folder = Path(path).expanduser()
         os.lstat(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._validation import shown
+from .._validation import describe
 from ..pipeline import Result
 from .load import (
     DRAFT_NAME,
@@ -157,7 +157,7 @@ def _listed(runs: Any) -> list[Result | str | Path]:
     if len(found) < 2 or not all(isinstance(run, kinds) for run in found):
         raise ValueError(
             f"compare_runs: expected two or more results or folders of records, in a list, got "
-            f"{', '.join(map(shown, found)) or 'none'}."
+            f"{', '.join(map(describe, found)) or 'none'}."
         )
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import features
-from .._validation import shown
+from .._validation import describe
 from ..assembly import Assembly, require_assembly
 from ..pipeline import split_stories
 from ..settings import Settings, require_settings
@@ -134,7 +134,7 @@ def story_subsets(
     """
     require_assembly(assembly, "story_subsets")
     if not isinstance(counts, Iterable) or isinstance(counts, (str, Mapping)):
-        raise ValueError(f"story_subsets: expected counts in a list, got {shown(counts)}; try [1, 2, 4].")
+        raise ValueError(f"story_subsets: expected counts in a list, got {describe(counts)}; try [1, 2, 4].")
     counts = list(counts)
     split = split_stories(assembly, Settings())
     found: list[tuple[str, ...]] = []

@@ -27,7 +27,7 @@ import numpy as np
 
 from .. import _machine, _progress, features, pipeline
 from .._progress import Cancelled
-from .._validation import shown
+from .._validation import describe
 from ..assembly import Assembly, require_assembly
 from ..features import store_folder
 from ..pipeline import Plan, Result, plan_run
@@ -202,7 +202,7 @@ def _sweep(
 def _by_subject(assembly: Assembly | Mapping[str, Assembly]) -> list[Assembly]:
     if isinstance(assembly, (list, tuple)):
         raise TypeError(
-            f"run_sweep: expected an Assembly or a mapping of subject to Assembly, got {shown(assembly)}; write "
+            f"run_sweep: expected an Assembly or a mapping of subject to Assembly, got {describe(assembly)}; write "
             "{one.subject: one for one in assemblies}."
         )
     found = list(assembly.values()) if isinstance(assembly, Mapping) else [assembly]
@@ -221,7 +221,7 @@ def _by_subject(assembly: Assembly | Mapping[str, Assembly]) -> list[Assembly]:
 def _listed(grid: Any) -> list[Settings]:
     if not isinstance(grid, Iterable) or isinstance(grid, (str, Mapping)):
         raise TypeError(
-            f"run_sweep: expected Settings in a list, got {shown(grid)}; write [settings], or make a grid such as "
+            f"run_sweep: expected Settings in a list, got {describe(grid)}; write [settings], or make a grid such as "
             f"settings_grid(settings, layer_idx='all')."
         )
     grid = list(grid)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._validation import shown
+from .._validation import describe
 from ..assembly import Array
 from ..pipeline import Result
 from ..settings import Settings
@@ -85,7 +85,7 @@ def listed_results(results: Any, caller: str) -> list[Result | SweepFailure]:
     found = list(results) if listed else [results]
     wrong = [result for result in found if not isinstance(result, kinds)] if listed else found
     if wrong:
-        raise TypeError(f"{caller}: expected results of run_sweep in a list, got {shown(wrong[0])}.")
+        raise TypeError(f"{caller}: expected results of run_sweep in a list, got {describe(wrong[0])}.")
     return found
 
 
@@ -182,7 +182,7 @@ def refuse_unknown(argument: str, name: Any, runs: Sequence[Result], *, also: st
     varying = ", ".join(varying_settings(runs)) or "none"
     or_also = f" or {also!r}" if also else ""
     raise ValueError(
-        f"{argument}: expected the name of a setting{or_also}, got {shown(name)}; these results differ in {varying}."
+        f"{argument}: expected the name of a setting{or_also}, got {describe(name)}; these results differ in {varying}."
     )
 
 

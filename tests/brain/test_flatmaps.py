@@ -14,6 +14,7 @@ from scipy import ndimage
 from threadpoolctl import threadpool_limits
 
 from encoding_nb import Surface
+from encoding_nb._files import CACHE_VARIABLE
 from encoding_nb.brain import _painting, _pycortex, flatmaps, surfaces
 
 from ..tiny_subject import SHAPES, make_store
@@ -29,7 +30,7 @@ def own_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pycortex")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_pycortex.STORE_VARIABLE, str(make_store(folder / "store")))
-        patch.setenv(_pycortex.CACHE_VARIABLE, str(folder / "cache"))
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
         yield
 
 
@@ -130,7 +131,7 @@ def test_values_per_vertex_have_no_volume_mask(tiny):
 
 def test_a_surface_may_name_its_own_store(tmp_path, monkeypatch):
     """As LeBel's subjects do, whose `pycortex-db` comes with the data and stays as it is."""
-    monkeypatch.setenv(_pycortex.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     own = make_store(tmp_path / "pycortex-db", subject="UTS09")
     before = sorted(path.relative_to(own) for path in own.rglob("*"))
     surface = Surface("UTS09", "far", "thin", store=str(own))

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from encoding_nb.brain import _painting, _pycortex, outlines, surfaces
+from encoding_nb._files import CACHE_VARIABLE
+from encoding_nb.brain import _painting, outlines, surfaces
 
 from ..tiny_subject import SVG
 
@@ -147,7 +148,7 @@ def test_a_path_that_cannot_be_parsed_is_named_and_the_rest_drawn(drawing):
 @pytest.mark.skipif(shutil.which("inkscape") is None, reason="Inkscape is not installed")
 def test_outlines_lie_where_pycortex_draws_them_with_inkscape(tmp_path, monkeypatch):
     """Our lines and Inkscape's rendering of pycortex's drawing of S1, as pictures of the same size."""
-    monkeypatch.setenv(_pycortex.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     with surfaces.pycortex_of(surfaces.SHIPPED) as cortex:
         drawing = cortex.db.get_overlay("S1")
         theirs = drawing.get_texture("rois", 512, labels=False, linewidth=2)[..., 3] > 0.5

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
+from encoding_nb._files import CACHE_VARIABLE, cache_folder, new_file
 from encoding_nb.brain import _pycortex
 
 from ..tiny_subject import make_store
@@ -183,13 +184,13 @@ def test_files_that_are_only_links_are_named(tmp_path, monkeypatch):
         _pycortex.find_store("tiny")
     (mine / "tiny" / "overlays.svg").unlink()
     (mine / "tiny" / "overlays.svg").symlink_to(tmp_path / "annex" / "overlays.svg")
-    monkeypatch.setenv(_pycortex.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     links = _pycortex._linked_store(mine)
     assert not (links / "tiny" / "overlays.svg").exists() and (links / "tiny" / "surfaces").is_dir()
 
 
 def test_a_store_that_is_given_is_taken_and_stays_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setenv(_pycortex.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     given = make_store(tmp_path / "pycortex-db", subject="UTS08")
     assert _pycortex.find_store("UTS08", store=given) == given
     used = _pycortex.open_store("UTS08", store=str(given))
@@ -221,7 +222,7 @@ def test_a_named_store_without_the_subject_is_passed_over(tmp_path, monkeypatch)
 
 
 def test_linked_store_is_mended_and_keeps_what_pycortex_made(tmp_path, monkeypatch):
-    monkeypatch.setenv(_pycortex.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     links = _pycortex._linked_store(make_store(tmp_path / "mine"))
     made = links / "tiny" / "cache" / "flatmask_512.npz"
     made.parent.mkdir()
@@ -246,19 +247,19 @@ def test_quiet_silences_its_own_thread_only(capsys):
 
 def test_new_file_moves_only_what_was_finished(tmp_path):
     target = tmp_path / "sub" / "map.npz"
-    with pytest.raises(RuntimeError), _pycortex.new_file(target) as draft:
+    with pytest.raises(RuntimeError), new_file(target) as draft:
         draft.write_text("half")
         raise RuntimeError
     assert list(target.parent.iterdir()) == []
-    with _pycortex.new_file(target) as draft:
+    with new_file(target) as draft:
         draft.write_text("whole")
     assert target.read_text() == "whole" and list(target.parent.iterdir()) == [target]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_replaced(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(_pycortex.CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(_pycortex.tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = _pycortex.cache_folder()
+    folder = cache_folder()
     assert folder.is_dir() and folder.parent == tmp_path
     assert "cannot be used" in caplog.text

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from encoding_nb import Surface
+from encoding_nb._files import CACHE_VARIABLE
 from encoding_nb.brain import _pycortex, regions, surfaces
 
 from ..tiny_subject import make_store
@@ -31,7 +32,7 @@ def own_store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pycortex")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_pycortex.STORE_VARIABLE, str(make_store(folder / "store")))
-        patch.setenv(_pycortex.CACHE_VARIABLE, str(folder / "cache"))
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
         yield
 
 

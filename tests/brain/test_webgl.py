@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from encoding_nb import Surface
+from encoding_nb._files import CACHE_VARIABLE
 from encoding_nb.brain import _pycortex, surfaces, webgl
 
 from ..tiny_subject import make_store
@@ -18,7 +19,7 @@ def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pycortex")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_pycortex.STORE_VARIABLE, str(make_store(folder / "store")))
-        patch.setenv(_pycortex.CACHE_VARIABLE, str(folder / "cache"))
+        patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
         yield Surface("tiny", "near", "thick")
 
 

@@ -18,6 +18,7 @@ import pytest
 from joblib import Memory
 
 from encoding_nb import _machine
+from encoding_nb._files import cache_folder
 from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Words
 from encoding_nb.features import (
@@ -1067,4 +1068,4 @@ def test_the_default_memory_can_be_moved(tmp_path, monkeypatch):
 def test_the_users_cache_may_be_named_from_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("ENCODING_NB_CACHE", "~/kept")
-    assert models.user_cache() == tmp_path / "kept"
+    assert cache_folder() == tmp_path / "kept"

@@ -144,13 +144,22 @@ def test_warnings_in_a_thread_reach_the_run_that_listens(two_threads):
     assert sorted(heard) == ["a is odd", "b is odd"]
 
 
-def test_blas_that_another_limits_leaves_the_jobs_in_turn(two_threads):
-    """threadpoolctl lets one thread set OpenBLAS's limits; what cannot be had must not be taken for had."""
-    seen = []
-    with threadpool_limits(2, user_api="blas"):
-        assert told_by([count(1, seen), count(1, seen)], 2) == [(1, 0), (1, 0)]
+def test_blas_that_another_thread_limits_leaves_the_jobs_in_turn(two_threads):
+    """threadpoolctl lets one thread set OpenBLAS's limits: a limit that was ignored must not be relied on."""
+    seen, entered, leave = [], threading.Event(), threading.Event()
+
+    def hold():
+        with threadpool_limits(2, user_api="blas"):
+            entered.set()
+            leave.wait(WAIT)
+
+    holder = threading.Thread(target=hold, daemon=True)
+    holder.start()
+    assert entered.wait(WAIT)
+    assert told_by([count(1, seen), count(1, seen)], 2) == [(1, 0), (1, 0)]
     assert seen == [(threading.current_thread().name, 2)] * 2
-    assert n_threads() == 2
+    leave.set()
+    holder.join(WAIT)
 
 
 def fit_in_threads(Y, progress=None, **options):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from encoding_nb._files import new_file
 from encoding_nb.assembly import Surface
 from encoding_nb.brain import surfaces
-from encoding_nb.brain._pycortex import find_store, new_file
+from encoding_nb.brain._pycortex import find_store
 from encoding_nb.brain.outlines import read_outlines
 
 THIN = Surface("S1", "fullhead", "thin")
