@@ -1,8 +1,8 @@
 """Times of the brain maps: `python benchmarks/brain.py [--browser]`.
 
 The first map is timed in new processes with an empty home and cache folder, as on a fresh install; redraws
-with new data in this one, the quickest, the median and the slowest of 30. With `--browser` the click-through
-view is opened in JupyterLab in Chromium, and the time from a click to the drawn time course is taken there.
+with new data in this process: the quickest, the median and the slowest of 30. With `--browser` the click-through
+view is opened in JupyterLab in Chromium, and the time from a click to the drawn time course is measured there.
 """
 
 import json
@@ -27,8 +27,8 @@ values = np.linspace(0, 1, brain.voxel_count(brain.SHIPPED))
 print(time.perf_counter() - start)
 """
 FIRST = {
-    "first live map, 512 px": "brain.flat_png(values, brain.SHIPPED)",
-    "first live map, 1024 px": "brain.flat_png(values, brain.SHIPPED, height=1024)",
+    "first live map, 512 px": "brain.png(brain.flat_image(values, brain.SHIPPED))",
+    "first live map, 1024 px": "brain.png(brain.flat_image(values, brain.SHIPPED, height=1024))",
     "first figure, saved as PNG": "brain.flatmap(values, brain.SHIPPED).savefig('map.png')",
     "areas of the demo": "brain.roi_masks(brain.SHIPPED)",
 }
@@ -139,7 +139,9 @@ def timed_clicks(page, n: int) -> list[float]:
 
 def main() -> None:
     from encoding_nb import brain
-    from encoding_nb.brain.flatmaps import flat_array
+
+    def live_png(values, surface, **options):
+        return brain.png(brain.flat_image(values, surface, **options))
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     print(f"{os.cpu_count()} cores, load {load:.1f}")
@@ -147,9 +149,9 @@ def main() -> None:
         print(f"{name:32s} {first(draw):8.2f} s")
     for height in (512, 1024):
         for name, function in {
-            "array": lambda v, s, h=height: flat_array(v, s, height=h),
-            "live PNG": lambda v, s, h=height: brain.flat_png(v, s, height=h),
-            "live PNG, faded": lambda v, s, h=height: brain.flat_png(v, s, height=h, significant=v > 1),
+            "pixels before colours": lambda v, s, h=height: brain.flat_mapper(s, height=h).project(v),
+            "live PNG": lambda v, s, h=height: live_png(v, s, height=h),
+            "live PNG, faded": lambda v, s, h=height: live_png(v, s, height=h, significant=v > 1),
         }.items():
             times = redraw(function)
             report(f"{name}, {height} px", times)

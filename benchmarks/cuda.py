@@ -178,7 +178,7 @@ def bench_plan(n_windows: int = 256, shape: tuple[int, int, int] = (28_800, 6_40
     from encoding_nb import ridge
     from encoding_nb.features import model_info
     from encoding_nb.features.language_model import extract, load_model
-    from encoding_nb.features.tokens import Windows
+    from encoding_nb.features.tokens import TokenWindows
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = feature_benchmark.gpt2_small_shape(Path(temporary))
@@ -186,7 +186,7 @@ def bench_plan(n_windows: int = 256, shape: tuple[int, int, int] = (28_800, 6_40
         GPT2LMHeadModel(config).save_pretrained(folder)
         info, rng = model_info(str(folder)), np.random.default_rng(0)
         segments = tuple(rng.integers(0, 1000, LOOKBACK, dtype=np.int32) for _ in range(n_windows))
-        windows = Windows(segments, np.arange(n_windows), np.full(n_windows, LOOKBACK), "fullcontext")
+        windows = TokenWindows(segments, np.arange(n_windows), np.full(n_windows, LOOKBACK), "fullcontext")
         for dtype in ("float32", "float16", "bfloat16"):
             model = load_model(info, dtype=dtype, device="cuda")
 

@@ -19,6 +19,7 @@ import time
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -32,9 +33,9 @@ from encoding_nb.features import (
     layer_activations,
     model_info,
 )
-from encoding_nb.features.cache import entry_path, pack
+from encoding_nb.features.cache import entry_path, read_array, write_array
 from encoding_nb.features.language_model import extract, first_token, load_model, load_tokenizer
-from encoding_nb.pipeline import Inputs
+from encoding_nb.pipeline import runs
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 TINY = GOLDEN / "hf" / "tiny-gpt2"
@@ -127,24 +128,23 @@ def bench_extraction(folder: Path, n_words: int, sample: int) -> Path:
 
 def bench_cache(d_model: int = 768, n_words: int = 2000, n_layers: int = 13) -> None:
     print(f"\ncache: {n_words} words, {n_layers} layers of {d_model}")
-    from encoding_nb.features.cache import read_layer, write_layer
-
     rng = np.random.default_rng(0)
     folder = Path(tempfile.mkdtemp(prefix="enb-cache-"))
     arrays = [rng.normal(0, 1 + layer, (n_words, d_model)).astype(np.float32) for layer in range(n_layers)]
     started = time.perf_counter()
     for layer, array in enumerate(arrays):
-        write_layer(folder, "k" * 64, layer, array, {"model": "bench"})
+        write_array(folder, f"k{layer}", array, {"model": "bench"})
     row("writing the story", f"{time.perf_counter() - started:.2f} s")
-    sizes = [entry_path(folder, "k" * 64, layer).stat().st_size for layer in range(n_layers)]
+    sizes = [entry_path(folder, f"k{layer}").stat().st_size for layer in range(n_layers)]
     row("entry / arrays", f"{sum(sizes) / sum(a.nbytes for a in arrays):.3f}", "< 1",
         sum(sizes) < sum(a.nbytes for a in arrays))  # fmt: skip
     row("bytes of one layer / bytes of the entry", f"{sizes[9] / sum(sizes):.4f}",
         f"<= {1.3 / n_layers:.4f}", sizes[9] <= 1.3 / n_layers * sum(sizes))  # fmt: skip
-    took = seconds(lambda: read_layer(folder, "k" * 64, 9), 9)
+    took = seconds(lambda: read_array(folder, "k9"), 9)
     row("reading one layer", f"{took * 1000:.0f} ms", "< 60 ms", took < 0.06)
-    half = pack(arrays[0].astype(np.float16), {})
-    row("float16 storage / float32 arrays", f"{len(half) / arrays[0].nbytes:.3f}")
+    write_array(folder, "half", arrays[0].astype(np.float16), {})
+    half = entry_path(folder, "half").stat().st_size
+    row("float16 storage / float32 arrays", f"{half / arrays[0].nbytes:.3f}")
     error = np.abs(arrays[0].astype(np.float16).astype(np.float32) - arrays[0]).max() / arrays[0].std()
     row("  largest rounding, in standard deviations", f"{error:.1e}")
     shutil.rmtree(folder)
@@ -205,24 +205,22 @@ def bench_golden() -> None:
     shutil.rmtree(cache)
 
 
-class HalfStored(Inputs):
-    """Features that went through the cache in float16."""
-
-    def sampled(self, plan, story, progress=None):
-        settings = plan.settings
-        specs = {
-            name: replace(spec, activation=replace(spec.activation, storage="float16"))
-            for name, spec in settings.feature_specs.items()
-        }
-        options = {"window": settings.downsample_window, "cutoff_mult": settings.cutoff_mult}
-        return joined_features(
-            story,
-            specs,
-            downsample_options=options,
-            memory=plan.memory,
-            device=settings.device,
-            progress=progress,
-        )
+def half_stored(plan, story, progress=None):
+    """`pipeline.sample_story` with features that went through the cache in float16."""
+    settings = plan.settings
+    specs = {
+        name: replace(spec, activation=replace(spec.activation, storage="float16"))
+        for name, spec in settings.feature_specs.items()
+    }
+    options = {"window": settings.downsample_window, "cutoff_mult": settings.cutoff_mult}
+    return joined_features(
+        story,
+        specs,
+        downsample_options=options,
+        memory=plan.memory,
+        device=settings.device,
+        progress=progress,
+    )
 
 
 def bench_storage() -> None:
@@ -235,7 +233,8 @@ def bench_storage() -> None:
     with tempfile.TemporaryDirectory(prefix="enb-storage-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         lossless = run(demo, settings, memory=f"{folder}/lossless", progress=False)
-        half = run(demo, settings, memory=f"{folder}/half", inputs=HalfStored(), progress=False)
+        with patch.object(runs, "sample_story", half_stored):
+            half = run(demo, settings, memory=f"{folder}/half", progress=False)
         sizes = [cache_info(f"{folder}/{name}").n_bytes for name in ("half", "lossless")]
     change = np.abs(half.scores - lossless.scores)
     row("float16 entries / lossless entries", f"{sizes[0] / sizes[1]:.2f}")

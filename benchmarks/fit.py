@@ -56,7 +56,7 @@ assembly = load_assembly("demo")
 panel = ControlPanel(assembly, memory=None, results_dir="results", settings=Settings())
 panel.fit()
 panel.join()
-panel._controls.layer.control.value = 2
+panel.settings = Settings(layer_idx=2)
 start()
 panel.fit()
 panel.join()
@@ -79,9 +79,9 @@ note = result.provenance["seconds"]
 """,
     "first flatmap in a process": """
 import numpy as np
-from encoding_nb.brain import SHIPPED, flat_png, voxel_count
+from encoding_nb.brain import SHIPPED, flat_image, png, voxel_count
 start()
-flat_png(np.linspace(0, 1, voxel_count(SHIPPED)), SHIPPED)
+png(flat_image(np.linspace(0, 1, voxel_count(SHIPPED)), SHIPPED))
 """,
 }
 

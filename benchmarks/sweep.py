@@ -1,162 +1,219 @@
-"""What a sweep over all layers of the demo costs beside single runs, and what caches and disks give.
+"""What a sweep over layers of the demo costs next to single runs, and what caches and disks give.
 
-    python benchmarks/sweep.py            # the sweep; some minutes
-    python benchmarks/sweep.py rates      # bytes and rates behind docs/scaling.md; Linux
+    python benchmarks/sweep.py            # loop of run(), run_sweep with n_jobs=1 and 2; every fourth voxel
+    python benchmarks/sweep.py --part 1   # the same on all voxels; a few minutes
+    python benchmarks/sweep.py rates      # bytes and rates behind docs/scaling.md
 
-Each measurement has a process of its own and an empty cache of activations. Wall seconds depend on what else the
-machine does; CPU seconds (user and system, of the process and its children) less so. Set OMP_NUM_THREADS=1 on a
-machine that is shared: products that wait for each other's threads cost CPU seconds too.
+Each way has a process of its own; all read the same activations, which are computed first. Wall seconds depend on what
+else the machine does; CPU seconds (user and system, of the process and its children) less so. Memory is the largest
+proportional set size of the process with its workers (shared pages are counted once), and the largest amount that a
+worker has for itself; Linux.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-FRAME = """
-import json, os, resource, time, warnings
 import numpy as np
-warnings.simplefilter("ignore")
+import psutil
 from joblib import Memory
-from encoding_nb import Settings, load_assembly, run
+
+from encoding_nb import Assembly, Settings, load_assembly, run
 from encoding_nb.sweep import run_sweep, settings_grid
-note = {{}}
-def cpu():
-    return sum(os.times()[:4])
-assembly = load_assembly("demo")
-grid = settings_grid(Settings(), layer_idx="all")
-memory = Memory({cache!r}, verbose=0)
-def one(layer):
-    began, spent = time.perf_counter(), cpu()
-    result = run(assembly, grid[layer], memory=memory, progress=False)
-    return result, time.perf_counter() - began, cpu() - spent
-{body}
-note["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-print(json.dumps(note))
-"""
 
-SINGLE = """
-found = [one(layer) for layer in (3, 2, 4)]
-note["first"] = found[0][1:]
-note["later"] = [sum(f[i] for f in found[1:]) / 2 for i in (1, 2)]
-note["stages"] = [f[0].provenance["seconds"] for f in found]
-"""
+WAYS = ("loop of run()", "run_sweep, n_jobs=1", "run_sweep, n_jobs=2")
 
-SWEEP = """
-began, spent = time.perf_counter(), cpu()
-results = run_sweep(assembly, grid, memory=memory, progress=False)
-note["sweep"] = (time.perf_counter() - began, cpu() - spent)
-single = one(3)[0]
-note["difference"] = float(np.nanmax(np.abs(single.scores - results[3].scores)))
-note["medians"] = [round(float(r.metrics["median_significant_score"]), 3) for r in results]
-"""
 
-LENGTH = """
-grid = settings_grid(Settings(), layer_idx="all", alphas=[(10.0**i,) for i in range({n})])[:{n}]
-one(0)
-note["before_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-run_sweep(assembly, grid, memory=memory, progress=False)
-"""
+def demo(part: int) -> Assembly:
+    """The demo, with every `part`-th voxel."""
+    assembly = load_assembly("demo")
+    if part == 1:
+        return assembly
+    stories = {
+        name: replace(
+            story,
+            bold=np.ascontiguousarray(story.bold[:, ::part]),
+            repeats=None if story.repeats is None else np.ascontiguousarray(story.repeats[:][:, :, ::part]),
+        )
+        for name, story in assembly.stories.items()
+    }
+    rois = {name: mask[::part] for name, mask in assembly.rois.items()}
+    return replace(assembly, stories=stories, rois=rois, surface=None, truth={})
 
-RATES = """
-from encoding_nb.features import cache, cache_info, model_info, store_folder
-from encoding_nb.pipeline import response_rows
-from encoding_nb.sweep._shared import write_array
-rng = np.random.default_rng(0)
-def seconds(work, repeats=3):
+
+class Peak:
+    """Watches the memory of this process and its children, in a thread, until `stop`."""
+
+    def __init__(self) -> None:
+        self.together = self.worker = 0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        me = psutil.Process()
+        while not self._over.wait(0.1):
+            with suppress(psutil.Error):
+                infos = [process.memory_full_info() for process in (me, *me.children(recursive=True))]
+                self.together = max(self.together, sum(info.pss for info in infos))
+                self.worker = max(self.worker, *(info.uss for info in infos[1:]), 0)
+
+    def stop(self) -> dict[str, int]:
+        """Megabytes."""
+        self._over.set()
+        self._thread.join()
+        return {"together_mb": round(self.together / 1e6), "worker_mb": round(self.worker / 1e6)}
+
+
+def sweep_once(way: str, cache: str, part: int) -> dict[str, Any]:
+    """Seconds and memory of one way over all layers, and its scores."""
+    assembly, memory = demo(part), Memory(cache, verbose=0)
+    grid = settings_grid(Settings(), layer_idx="all")
+    run(assembly, grid[0], memory=memory, progress=False)  # imports, activations, noise ceiling
+    peak, wall, cpu = Peak(), time.perf_counter(), sum(os.times()[:4])
+    if way == WAYS[0]:
+        results = [run(assembly, settings, memory=memory, progress=False) for settings in grid]
+    else:
+        results = run_sweep(assembly, grid, memory=memory, n_jobs=int(way[-1]), progress=False)
+    wall, memory_used = time.perf_counter() - wall, peak.stop()
+    if way == WAYS[2]:  # children count once they have ended
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor(reuse=True).shutdown(wait=True)
+    medians = [float(result.metrics["median_score"]) for result in results]
+    return {"wall": wall, "cpu": sum(os.times()[:4]) - cpu, "medians": medians, **memory_used}
+
+
+def compare(part: int) -> None:
+    """Print a line for each way as it ends."""
+    with tempfile.TemporaryDirectory() as cache:
+        print("activations of the demo ...", flush=True)
+        print(f"  {in_process('first', cache, part)['wall']:.1f} s for a first run with them", flush=True)
+        print(
+            f"{'':<22}{'wall s':>8}{'ratio':>7}{'CPU s':>8}{'ratio':>7}{'together MB':>13}{'a worker MB':>13}",
+            flush=True,
+        )
+        first: dict[str, Any] = {}
+        for way in WAYS:
+            found = in_process(way, cache, part)
+            first = first or found
+            wall, cpu = found["wall"] / first["wall"], found["cpu"] / first["cpu"]
+            print(
+                f"{way:<22}{found['wall']:>8.1f}{wall:>7.2f}{found['cpu']:>8.1f}{cpu:>7.2f}"
+                f"{found['together_mb']:>13}{found['worker_mb']:>13}",
+                flush=True,
+            )
+            difference = np.abs(np.subtract(found["medians"], first["medians"])).max()
+            if difference > 1e-6:
+                print(f"  medians differ from those of the loop by {difference:.1e}", flush=True)
+
+
+def in_process(way: str, cache: str, part: int) -> dict[str, Any]:
+    """What `way` gives in a process of its own."""
+    command = [sys.executable, __file__, "--way", way, "--cache", cache, "--part", str(part)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def seconds(work: Callable[[], Any], repeats: int = 3) -> float:
+    """The shortest of a few times."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
         work()
         times.append(time.perf_counter() - began)
     return min(times)
-one(0)
-info = cache_info(memory)
-words = sum(len(story.words) for story in assembly.stories.values())
-width = model_info("demo").d_model
-note["demo: cache bytes per value"] = round(info.n_bytes / (words * 7 * width), 2)
-folder = store_folder(memory)
-array = rng.standard_normal((2000, 768)).astype(np.float32) * 3
-cache.write_layer(folder, "k", 0, array, {{}})
-path = cache.entry_path(folder, "k", 0)
-note["768 columns: cache bytes per value"] = round(path.stat().st_size / array.size, 2)
-note["layer of 2,000 x 768: write s"] = round(seconds(
-    lambda: cache.write_layer(folder, "k", 0, array, {{}})), 4)
-note["layer of 2,000 x 768: read s"] = round(seconds(lambda: cache.read_layer(folder, "k", 0)), 4)
-Y = rng.standard_normal((350, 95556))
-story = next(iter(assembly.stories.values()))
-from dataclasses import replace
-from encoding_nb.design import Trimming
-large = replace(story, bold=Y, repeats=None, tr_times=np.arange(350.0))
-note["responses of 350 x 95,556, float64: z-score s"] = round(seconds(
-    lambda: response_rows(large, Trimming(), test=False), 1), 3)
-Z = response_rows(large, Trimming(), test=False)
-import pathlib
-file = pathlib.Path({cache!r}) / "block.npy"
-note["the same as float32: write s"] = round(seconds(lambda: write_array(file, Z)), 3)
-block = np.load(file, mmap_mode="r")
-note["the same: read by columns, mapped, s"] = round(seconds(
-    lambda: [np.array(block[:, i:i + 4096]) for i in range(0, 95556, 4096)]), 3)
-with open(file, "rb") as opened:
-    os.fsync(opened.fileno())
-    size = file.stat().st_size
-    for piece in (4 * 2**20, 16 * 2**10):
-        # The kernel is told to forget the file, so that pieces come from the disk; in random order, and no more
-        # than a second's worth of the small ones.
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
-        places = rng.permutation(size // piece)[:16000]
-        began = time.perf_counter()
-        for place in places:
-            os.pread(opened.fileno(), piece, int(place) * piece)
-        rate = len(places) * piece / (time.perf_counter() - began) / 1e9
-        note[f"disk, past the page cache, pieces of {piece // 1024} KB: GB/s"] = round(rate, 2)
-n = 2048
-A = rng.standard_normal((n, n)).astype(np.float32)
-note["float32 GFLOPS"] = round(2 * n**3 / seconds(lambda: A @ A) / 1e9)
-D = A.astype(float)
-note["float64 GFLOPS"] = round(2 * n**3 / seconds(lambda: D @ D) / 1e9)
-X = rng.standard_normal((1340, 512))
-note["eigenvectors of X'X, 512 columns, s"] = round(seconds(lambda: np.linalg.eigh(X.T @ X)), 4)
-"""
 
 
-def measure(body: str) -> dict:
-    """Run one measurement in a fresh interpreter with an empty cache."""
-    with tempfile.TemporaryDirectory() as cache:
-        code = FRAME.format(cache=cache, body=body.replace("{cache!r}", repr(cache)).replace("{{}}", "{}"))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def rates() -> None:
+    """Print bytes and rates."""
+    from encoding_nb.design import Trimming
+    from encoding_nb.features import cache, cache_info, model_info, store_folder
+    from encoding_nb.pipeline import response_rows
+
+    rng = np.random.default_rng(0)
+
+    def show(name: str, value: float) -> None:
+        print(f"{name:<55}{value}", flush=True)
+
+    for dtype in (np.float32, np.float64):
+        A = rng.standard_normal((2048, 2048)).astype(dtype)
+        show(f"{A.dtype} GFLOPS", round(2 * 2048**3 / seconds(lambda A=A: A @ A) / 1e9))
+    X = rng.standard_normal((1340, 512))
+    show("eigenvectors of X'X, 512 columns, s", round(seconds(lambda: np.linalg.eigh(X.T @ X)), 4))
+    assembly = load_assembly("demo")
+    story = next(iter(assembly.stories.values()))
+    bold = rng.standard_normal((350, 95556))
+    large = replace(story, bold=bold, repeats=None, tr_times=np.arange(350.0))
+    z_score = seconds(lambda: response_rows(large, Trimming(), test=False), 1)
+    show("responses of 350 x 95,556, float64: z-score s", round(z_score, 3))
+    with tempfile.TemporaryDirectory() as place:
+        memory = Memory(place, verbose=0)
+        run(assembly, Settings(), memory=memory, progress=False)
+        values = sum(len(one.words) for one in assembly.stories.values()) * 7 * model_info("demo").d_model
+        show("demo: cache bytes per value", round(cache_info(memory).n_bytes / values, 2))
+        folder, array = store_folder(memory), 3 * rng.standard_normal((2000, 768)).astype(np.float32)
+        write = seconds(lambda: cache.write_array(folder, "k", array, {}))
+        size = cache.entry_path(folder, "k").stat().st_size
+        show("768 columns: cache bytes per value", round(size / array.size, 2))
+        show("layer of 2,000 x 768: write s", round(write, 4))
+        show("layer of 2,000 x 768: read s", round(seconds(lambda: cache.read_array(folder, "k")), 4))
+        disk_rates(Path(place) / "bold.npy", bold, show)
+
+
+def disk_rates(file: Path, array: np.ndarray, show: Callable[[str, float], None]) -> None:
+    """Rates of reading a file past the page cache; Linux."""
+    np.save(file, array)
+    with open(file, "rb") as opened:
+        os.fsync(opened.fileno())
+        for piece in (4 * 2**20, 16 * 2**10):
+            # The kernel is told to forget the file, so that pieces come from the disk; in random order, and no more
+            # than a second's worth of the small ones.
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+            places = np.random.default_rng(0).permutation(file.stat().st_size // piece)[:16000]
+            began = time.perf_counter()
+            for place in places:
+                os.pread(opened.fileno(), piece, int(place) * piece)
+            rate = len(places) * piece / (time.perf_counter() - began) / 1e9
+            show(f"disk, past the page cache, pieces of {piece // 1024} KB: GB/s", round(rate, 2))
 
 
 def main() -> None:
-    if sys.argv[1:] == ["rates"]:
-        for name, value in measure(RATES).items():
-            print(f"{name:<55}{value}")
-        return
-    single, sweep = measure(SINGLE), measure(SWEEP)
-    print(f"{'':<58}{'wall s':>9}{'CPU s':>9}")
-    rows = {
-        "one run, activations computed": single["first"],
-        "a later run of another layer": single["later"],
-        "a sweep over all 7 layers, activations computed": sweep["sweep"],
-        "its extra layers, each": [(s - f) / 6 for s, f in zip(sweep["sweep"], single["first"], strict=True)],
-    }
-    for name, (wall, cpu) in rows.items():
-        print(f"{name:<58}{wall:>9.2f}{cpu:>9.2f}")
-    for i, unit in enumerate(("wall", "CPU")):
-        expected = single["first"][i] + 6 * single["later"][i]
-        print(f"sweep / (one run + 6 later runs), {unit}: {sweep['sweep'][i] / expected:.2f}")
-    print(f"largest difference from a single run's scores: {sweep['difference']:.1e}")
-    print(f"median score of significant voxels by layer: {sweep['medians']}")
-    print(f"stages of the single runs: {single['stages']}")
-    for n in (3, 12):
-        found = measure(LENGTH.replace("{n}", str(n)))
-        print(f"peak memory, one run {found['before_mb']} MB, then a sweep of {n}: {found['peak_mb']} MB")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="?", choices=("sweep", "rates"), default="sweep")
+    parser.add_argument("--part", type=int, default=4, help="take every PART-th voxel")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--cache", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if options.what == "rates":
+        rates()
+    elif options.way == "first":
+        began = time.perf_counter()
+        run(demo(options.part), Settings(), memory=Memory(options.cache, verbose=0), progress=False)
+        print(json.dumps({"wall": time.perf_counter() - began}))
+    elif options.way:
+        print(json.dumps(sweep_once(options.way, options.cache, options.part)))
+    else:
+        compare(options.part)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ PAGE = ROOT / "docs" / "api.md"
 HEAD = """# Public names
 
 Made from the docstrings by `docs/make_api.py` (`make docs`): do not edit. All of these are imported from
-`encoding_nb`, and each also from its folder: `encoding_nb.ridge_cv` is `encoding_nb.ridge.ridge_cv`. Words are
-explained in the [glossary](glossary.md).
+`encoding_nb`, and each also from the folder or file in its heading: `encoding_nb.ridge_cv` is
+`encoding_nb.ridge.ridge_cv`. Words are explained in the [glossary](glossary.md).
 """
 
 
@@ -73,8 +73,11 @@ def page() -> str:
     parts = [HEAD]
     for folder, names in encoding_nb._HOME.items():
         parts.append(f"## {folder.removeprefix('_')}\n")
-        for name in names:
+        for name in names.split():
             value = getattr(encoding_nb, name)
+            if isinstance(value, dict):
+                parts.append(f"### {name}\n\nA dict with the keys {', '.join(map(repr, value))}.\n")
+                continue
             described = inspect.getdoc(value) or ""
             parts.append(f"### {name}\n\nIn {home(value)}.\n\n{block(name, value, described)}")
             for other, target in referred(value, described):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
-# How such libraries run their threads, in threadpoolctl's words.
+# threadpoolctl's names for the threading layers of such libraries.
 _COUNT_BY_THREAD = ["openmp", "intel", "gnu", "tbb", "pgi"]
 
 _lock = threading.RLock()
@@ -34,7 +34,7 @@ _held: threadpool_limits | None = None
 
 
 def n_threads() -> int:
-    """Threads that BLAS uses now: cores, or what OMP_NUM_THREADS or whoever limits them says; 1 where unknown."""
+    """Threads that BLAS uses now: the cores, or the limit of OMP_NUM_THREADS or threadpoolctl; 1 where unknown."""
     from threadpoolctl import threadpool_info
 
     return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
@@ -90,13 +90,13 @@ def _hold_smallest() -> bool:
 
 
 def blas_by_thread() -> ThreadpoolController:
-    """BLAS libraries that count threads for each thread apart; its `.limit(limits=1)` is of the thread that enters."""
+    """BLAS libraries with a number of threads per thread; `.limit(limits=1)` applies to the thread that enters it."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas").select(threading_layer=_COUNT_BY_THREAD)
 
 
-# Where Linux tells a container its limit: version 2 of control groups, then version 1.
+# A container's memory limit on Linux: control groups version 2, then version 1.
 _LIMITS = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
@@ -105,7 +105,7 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_memory(*, control_groups: Path = _CONTROL_GROUPS) -> int:
-    """Bytes that a run may still take: what the machine has, or what its container is allowed, if less."""
+    """Bytes that are free on the machine, or in its container if that has less."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
@@ -114,7 +114,7 @@ def free_memory(*, control_groups: Path = _CONTROL_GROUPS) -> int:
         if limit is None or usage is None:
             continue
         cached = _statistic((control_groups / limit_name).with_name("memory.stat"), cache_name)
-        free = min(free, max(0, limit - usage + cached))  # the kernel gives cached files up when asked
+        free = min(free, max(0, limit - usage + cached))  # the kernel frees cached files on demand
     return free
 
 
@@ -136,12 +136,12 @@ def _statistic(path: Path, name: str) -> int:
 
 @dataclass(frozen=True)
 class Rates:
-    """Work a second: multiply-adds count as two operations.
+    """Work per second; a multiply-add counts as two operations.
 
     Attributes
     ----------
-    single, double : operations a second in large float32 and float64 matrix products
-    elements : float32 values a second that a sum of squares reads
+    single, double : operations per second in large float32 and float64 matrix products
+    elements : float32 values per second in a sum of squares
     """
 
     single: float
@@ -150,9 +150,9 @@ class Rates:
 
 
 def rates() -> Rates:
-    """`Rates` of this machine's processor, measured in about 0.2 s, once for each number of threads that BLAS uses.
+    """`Rates` of this machine's processor, measured in about 0.2 s, once per number of BLAS threads.
 
-    So what is measured beside a fit, which holds BLAS at one thread, is not taken for the machine's own later.
+    A measurement during a fit, which limits BLAS to one thread, is therefore not used afterwards.
     """
     return _rates(n_threads())
 
@@ -172,7 +172,7 @@ def _rates(n_blas_threads: int) -> Rates:
 
 
 def _seconds(work: Callable[[], Any], *, repeats: int = 3) -> float:
-    """Shortest of a few times, after one that warms up."""
+    """The shortest of a few times, after a warm-up."""
     work()
     times = []
     for _ in range(repeats):

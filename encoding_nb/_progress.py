@@ -1,10 +1,10 @@
 """Progress of long work, how it is cancelled, and the warnings that a run collects.
 
-Long work calls a `progress` function at every step, in the thread of its caller. To stop it, raise `Cancelled` from
-there: `with`-blocks on the way clean up.
+Long work calls a `progress` function at every step, in its caller's thread. To stop the work, raise `Cancelled` from
+that function: `with`-blocks on the way clean up.
 
-Warnings alone do not last: Python shows each once per place, and a panel or a loaded record shows none. So `warn`
-also tells the run it happens in (`listening`). Threads that work for a run must copy its context
+Python shows a warning once per line of code, and a panel or a loaded record shows none. So `warn` also adds the message
+to the run that is in progress (`listening`). Threads that work for a run must copy its context
 (`contextvars.copy_context().run`), or their warnings do not reach it.
 """
 
@@ -27,7 +27,7 @@ _HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 class Cancelled(BaseException):
     """Raised from a progress function to end the work that called it.
 
-    No `Exception`, so that code which records the failure of one piece of work does not take it for one.
+    Not an `Exception`, so that code which records the failure of one piece of work does not catch it.
     """
 
 
@@ -40,11 +40,11 @@ class Progress:
     stage : "features", "design", "ridge" or "scores"
     done, total : units of this stage
     overall : share of the whole run that is done, 0 to 1
-    detail : what is being worked on, e.g. a story's name
-    seconds_left : an estimate for this stage, or None while there is nothing to go by
-    rate : units of this stage a second (words, in "features"), or None likewise
-    scores, significant : (n_voxels,), in the one step before a permutation test: the result's correlations, and
-        which of them pass the FDR by the parametric test, which is quick and, of autocorrelated BOLD, too generous
+    detail : the current item, e.g. a story's name
+    seconds_left : an estimate for this stage; None until there is one
+    rate : units of this stage per second (words, in "features"); None until it is known
+    scores, significant : (n_voxels,), only in the step before a permutation test: the result's correlations, and which
+        of them pass the FDR by the parametric test, which is quick but finds too many voxels in autocorrelated BOLD
     """
 
     stage: str
@@ -59,12 +59,12 @@ class Progress:
 
 
 def ignore(*_: Any) -> None:
-    """The progress function of a caller who gave none."""
+    """A progress function that does nothing."""
 
 
 @contextmanager
 def shown(progress: bool | Callable[[Progress], None]) -> Iterator[Callable[[Progress], None]]:
-    """The progress function that `progress` asks for: a bar on standard error (True), nothing (False), or itself.
+    """The progress function for a `progress` argument: a bar on standard error (True), nothing (False), or itself.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def shown(progress: bool | Callable[[Progress], None]) -> Iterator[Callable[[Pro
 
 
 def warn(sentence: str, *, stacklevel: int = 2) -> None:
-    """Warn, and tell the run that listens, if there is one, unless it has heard the same before.
+    """Warn, and add the message to the warnings of the run in progress, once.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def warn(sentence: str, *, stacklevel: int = 2) -> None:
 
 
 def hear(sentence: str) -> None:
-    """Tell the run that listens, if there is one, without a warning: the user was warned before."""
+    """Add a message to the warnings of the run in progress, without a Python warning."""
     heard = _HEARD.get()
     if heard is not None and sentence not in heard:
         heard.append(sentence)
@@ -112,7 +112,7 @@ def hear(sentence: str) -> None:
 
 @contextmanager
 def listening(heard: list[str]) -> Iterator[None]:
-    """Add to `heard` what `warn` says in this block, in this thread and in threads that copy its context."""
+    """Collect in `heard` the messages of `warn` in this block, also from threads that copy its context."""
     token = _HEARD.set(heard)
     try:
         yield

@@ -1,3 +1,3 @@
-"""The version, also that of the files it writes."""
+"""The version of the package, which is also written into its files."""
 
 __version__ = "0.1.0"

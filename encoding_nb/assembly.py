@@ -1,25 +1,25 @@
 """A subject's data: words with their times, BOLD story by story, and the surface it lies on.
 
-`Assembly` holds stories by name; a story's BOLD may be an array or anything that is read when it is indexed
-(`LazyArray`, an HDF5 data set). `assembly_digest` tells whether two runs saw the same data.
+`Assembly` holds stories by name. A story's BOLD is an array, or anything that is read when it is indexed
+(`LazyArray`, an HDF5 data set). `assembly_digest` tells whether two runs used the same data.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from html import escape
 from numbers import Real
 from os import PathLike
 from types import MappingProxyType
-from typing import Any, Protocol
-from zlib import crc32
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from . import _progress
+from ._files import digest
 from ._validation import (
+    check_rows,
     check_tr,
     describe,
     frozen_mapping,
@@ -27,14 +27,13 @@ from ._validation import (
     mask_of,
     names_of,
     read_only,
-    refuse_no_rows,
 )
 
 
 class LazyArray:
     """An array that is read from its file whenever it is indexed, and not kept.
 
-    Whole numbers and slices that run forwards are read as they stand, so that `bold[40:]` reads no other
+    Whole numbers and slices that run forwards are passed on to the file, so that `bold[40:]` reads no other
     rows; any other index reads the whole array first.
 
     Attributes
@@ -83,7 +82,7 @@ def _reads_plainly(index: Any) -> bool:
 
 
 Array = np.ndarray
-CUT_SECONDS = 20.0  # of words ahead of a run's first TR that are no surprise: its first rows are often cut
+CUT_SECONDS = 20.0  # words this long before the first TR are expected: the first rows of a run are often cut
 
 
 class ArrayLike(Protocol):
@@ -109,8 +108,8 @@ class Words:
     Raises
     ------
     ValueError
-        Words that are no texts, lengths that differ, times that are not finite, an offset before its onset, or
-        onsets that run backwards; the message names the first word it holds for.
+        Words that are not strings, lengths that differ, times that are not finite, an offset before its onset, or
+        onsets that run backwards; the message names the first such word.
     """
 
     text: tuple[str, ...]
@@ -119,13 +118,13 @@ class Words:
 
     def __post_init__(self) -> None:
         if isinstance(self.text, str):
-            raise ValueError(f"Words: expected a sequence of texts, got one text, {self.text[:40]!r}.")
+            raise ValueError(f"Words: expected a sequence of strings, got one string, {self.text[:40]!r}.")
         object.__setattr__(self, "text", tuple(self.text))
         for number, word in enumerate(self.text):
             if not isinstance(word, str):
                 raise ValueError(
-                    f"Words: expected texts, but word {number} is {word!r}, a {type(word).__name__}; leave out rows "
-                    f"without a word, with their times."
+                    f"Words: expected strings, but word {number} is {word!r}, a {type(word).__name__}; leave out rows "
+                    f"without a word, together with their times."
                 )
         for name in ("onsets", "offsets"):
             object.__setattr__(self, name, frozen_times(getattr(self, name), f"Words.{name}"))
@@ -136,14 +135,14 @@ class Words:
                 f"{n_off} offsets; check that all three come from the same tier."
             )
         self._refuse_first(self.offsets < self.onsets, "ends before it starts")
-        self._refuse_first(np.diff(self.onsets, prepend=-np.inf) < 0, "starts before the word in front of it")
+        self._refuse_first(np.diff(self.onsets, prepend=-np.inf) < 0, "starts before the previous word")
 
     def _refuse_first(self, wrong: Array, what: str) -> None:
         if wrong.any():
             i = int(wrong.argmax())
             raise ValueError(
                 f"Words: word {i} ({self.text[i]!r}, {self.onsets[i]:.3f} to {self.offsets[i]:.3f} s) {what}; "
-                f"sort the words by time or mend the transcript there."
+                f"sort the words by time or correct the transcript there."
             )
 
     @property
@@ -166,22 +165,22 @@ class Story:
     tr_times : array, (n_trs,), seconds
         The grid on which features are sampled, before trimming.
     bold : array-like, (n_rows, n_voxels)
-        Responses; `n_rows` may be less than `n_trs`, where the data come trimmed (`Trimming`).
-        Any scale: they are z-scored per story. May be lazy. Of an array in memory it is a read-only view.
+        Responses, in any scale: they are z-scored per story. `n_rows` is less than `n_trs` where the data are
+        already trimmed (`Trimming`). Lazy, or a read-only view of an array in memory.
     repeats : array-like, (n_repeats, n_rows, n_voxels), optional
-        The single presentations whose mean is `bold`, where the story was heard more than once. Of one presentation
-        alone nothing is kept: the story was heard once.
-    contexts : mapping of context type to (n_words,) texts, optional
-        Windows that came with the data; used only when asked for.
+        The single presentations whose mean is `bold`, for a story that was presented more than once. A single
+        presentation is dropped: it has no noise ceiling.
+    contexts : mapping of context type to (n_words,) strings, optional
+        Context windows that came with the data; used only with `Settings.use_stored_contexts`.
     extras : mapping of name to value
-        What else came with the story and no stage needs, under its name in the data: a LITcoder assembly's
-        word rates, TR boundaries, temporal baseline, audio path and mask indices. Arrays, numbers and texts.
+        Other data of the story that no stage needs, under the data set's names: a LITcoder assembly's word rates, TR
+        boundaries, temporal baseline, audio path and mask indices. Arrays, numbers and strings.
 
     Raises
     ------
     ValueError
-        What does not fit, naming the story: no words, TR times that do not increase, BOLD or repeats that are no
-        array of these axes, hold nothing or are masked, contexts for another number of words.
+        Names the story: it has no words, TR times that do not increase, BOLD or repeats that are not an array of
+        these axes, are empty or masked, or contexts for another number of words.
     """
 
     name: str
@@ -194,7 +193,7 @@ class Story:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise ValueError(f"Story: expected its name as a text, got {self.name!r}.")
+            raise ValueError(f"Story: expected a name as a string, got {self.name!r}.")
         extras = frozen_mapping(self.extras, f"{self.name}: expected extras as {{name: value}}")
         object.__setattr__(self, "extras", extras)
         object.__setattr__(self, "tr_times", frozen_times(self.tr_times, f"{self.name}: tr_times"))
@@ -205,7 +204,7 @@ class Story:
         if np.any(np.diff(self.tr_times) <= 0):
             i = int(np.argmax(np.diff(self.tr_times) <= 0)) + 1
             raise ValueError(f"{self.name}: tr_times must increase, but TR {i} is not after TR {i - 1}.")
-        refuse_no_rows(self.bold, f"{self.name}: expected BOLD", "(rows, voxels)")
+        check_rows(self.bold, f"{self.name}: expected BOLD", "(rows, voxels)")
         object.__setattr__(self, "bold", read_only(self.bold))
         self._check_contexts()
         self._check_repeats()
@@ -213,11 +212,11 @@ class Story:
     def _check_contexts(self) -> None:
         if self.contexts is None:
             return
-        what = f"{self.name}: expected contexts as {{context type: a text for each word}}"
+        what = f"{self.name}: expected contexts as {{context type: one string per word}}"
         for context_type, windows in frozen_mapping(self.contexts, what).items():
             if len(windows) != len(self.words):
                 raise ValueError(
-                    f"{self.name}: expected a stored {context_type} window for each of {len(self.words)} words, got "
+                    f"{self.name}: expected one stored {context_type} window for each of {len(self.words)} words, got "
                     f"{len(windows)}."
                 )
 
@@ -225,7 +224,7 @@ class Story:
         if self.repeats is None:
             return
         axes = f"(repeats, {self.bold.shape[0]}, {self.bold.shape[1]})"
-        refuse_no_rows(self.repeats, f"{self.name}: expected repeats", axes)
+        check_rows(self.repeats, f"{self.name}: expected repeats", axes)
         if tuple(self.repeats.shape[1:]) != tuple(self.bold.shape):
             raise ValueError(
                 f"{self.name}: expected repeats as {axes} to match its BOLD, got {tuple(self.repeats.shape)}."
@@ -253,7 +252,7 @@ class Surface:
     subject, transform, mask : str
     store : str, optional
         The folder that holds the subject, such as a data set's `derivative/pycortex-db`; None means
-        pycortex's own store.
+        pycortex's default store.
     """
 
     subject: str
@@ -276,20 +275,20 @@ class Assembly:
     surface : Surface, optional
     rois : mapping of name to boolean array, (n_voxels,)
     voxel_names : tuple of str, (n_voxels,), optional
-        For data by region instead of by voxel: the name of each column of the BOLD.
+        For data by region instead of by voxel: the name of each column of BOLD.
     truth : mapping, optional
-        For simulated data: what was put in. `None` for measured data.
+        The ground truth of simulated data; None for measured data.
     source : str, optional
-        What `load_assembly` was given, so that code can be written that loads the same data.
+        The argument of `load_assembly` that loads these data, for generated code.
     source_options : mapping
-        The keyword arguments that `load_assembly` was given with it, for the same purpose.
+        Its keyword arguments.
 
     Raises
     ------
     ValueError
-        No stories, names that are no texts, a TR that is no number of seconds, test stories that are not there or
-        named twice, voxels that differ between stories, masks or names for another number of voxels, a surface that
-        is no `Surface`.
+        No stories, names that are not strings, a TR that is not a number of seconds, test stories that do not exist
+        or are named twice, numbers of voxels that differ between stories, masks or names for another number of
+        voxels, a surface that is not a `Surface`.
     """
 
     subject: str
@@ -306,7 +305,7 @@ class Assembly:
     def __post_init__(self) -> None:
         who = f"Assembly of {self.subject}"
         if not isinstance(self.subject, str):
-            raise ValueError(f"Assembly: expected the subject's name as a text, got {self.subject!r}.")
+            raise ValueError(f"Assembly: expected the subject's name as a string, got {self.subject!r}.")
         stories = frozen_mapping(self.stories, f"{who}: expected stories as {{name: Story}}")
         object.__setattr__(self, "stories", stories)
         object.__setattr__(self, "source_options", MappingProxyType(dict(self.source_options)))
@@ -314,7 +313,7 @@ class Assembly:
             raise ValueError(f"{who}: expected at least one story, got none.")
         for name in self.stories:
             if not isinstance(name, str):
-                raise ValueError(f"{who}: expected names of stories as texts, got {name!r}.")
+                raise ValueError(f"{who}: expected names of stories as strings, got {name!r}.")
         check_tr(self.tr, who)
         self._check_test_stories(who)
         self._check_voxels()
@@ -330,7 +329,7 @@ class Assembly:
         object.__setattr__(self, "test_stories", names)
         for name in names:
             if name not in self.stories:
-                raise ValueError(f"Test story {name!r} is not among the stories: {', '.join(self.stories)}.")
+                raise ValueError(f"Test story {name!r} is not one of the stories: {', '.join(self.stories)}.")
             if names.count(name) > 1:
                 raise ValueError(
                     f"{who}: expected each test story once, got {name!r} {names.count(name)} times."
@@ -351,7 +350,7 @@ class Assembly:
         object.__setattr__(self, "voxel_names", names_of(self.voxel_names, f"{who}: expected voxel_names"))
         if len(self.voxel_names) != self.n_voxels:
             raise ValueError(
-                f"{who}: expected a name for each of {self.n_voxels} columns of BOLD, got {len(self.voxel_names)}."
+                f"{who}: expected one name for each of {self.n_voxels} columns of BOLD, got {len(self.voxel_names)}."
             )
 
     def _check_rois(self, who: str) -> None:
@@ -370,17 +369,17 @@ class Assembly:
         first_tr: float = 0.0,
         **fields: Any,
     ) -> Assembly:
-        """An assembly of words, times and BOLD that are in memory, checked like any other.
+        """An assembly from words, times and BOLD in memory, with the same checks as a file.
 
         Parameters
         ----------
         stories : mapping of name to mapping
             For each story: ``words``, a `Words` (from `read_textgrid`, `read_word_table`) or a sequence of
-            (n_words,) texts with ``onsets`` and, where known, ``offsets``, seconds from the start of the sound;
-            ``bold``, (n_rows, n_voxels); and where there are any ``tr_times``, ``repeats``, ``contexts``,
-            ``extras`` (see `Story`).
+            (n_words,) strings with ``onsets`` and, where known, ``offsets``, seconds from the start of the sound;
+            ``bold``, (n_rows, n_voxels); and optionally ``tr_times``, ``repeats``, ``contexts``, ``extras`` (see
+            `Story`).
         tr : float, seconds
-            As far apart as the ``tr_times``, where there are any.
+            Must be the spacing of the ``tr_times``, where these are given.
         test_stories : names
         first_tr : float, seconds
             When the first row of BOLD was taken, for stories without ``tr_times``: row i is at
@@ -390,19 +389,20 @@ class Assembly:
         Raises
         ------
         ValueError
-            What does not fit, naming the story: a part that is missing or unknown, lengths that differ, times
-            out of order, a TR in milliseconds or other than that of the ``tr_times``, words most of which lie outside
-            the run, BOLD that is not numbers, repeats that are not finite, words that are all blank or that a table
-            wrote for a missing one.
+            Names the story: a part that is missing or unknown, lengths that differ, times out of order, a TR in
+            milliseconds or other than that of the ``tr_times``, words most of which are outside the run, BOLD that is
+            not numbers, repeats that are not finite, words that are all blank or all "nan".
 
         Warns
         -----
         UserWarning
-            Words outside the run; words "nan" or "None", which a table may write where there is none.
+            Words outside the run; words "nan" or "None", which tables write for a missing word.
         """
-        refuse_parts(subject, stories, tr=tr, first_tr=first_tr, fields=fields)
+        check_parts(subject, stories, tr=tr, first_tr=first_tr, fields=fields)
         made = {name: story_from_arrays(name, parts, tr, first_tr) for name, parts in stories.items()}
-        return cls(subject=subject, tr=tr, stories=made, test_stories=test_stories, **fields)
+        return cls(
+            subject=subject, tr=tr, stories=made, test_stories=cast("tuple[str, ...]", test_stories), **fields
+        )
 
     @property
     def n_voxels(self) -> int:
@@ -411,7 +411,7 @@ class Assembly:
 
     @property
     def simulated(self) -> bool:
-        """Whether the BOLD was made by a computer; said wherever the data appear."""
+        """Whether the BOLD is simulated; shown wherever the data appear."""
         return self.truth is not None
 
     def __len__(self) -> int:
@@ -431,16 +431,18 @@ class Assembly:
             f"<td>{story.repeats.shape[0] if story.repeats is not None else 1}</td></tr>"
             for story in self.stories.values()
         )
-        head = "".join(f"<th>{h}</th>" for h in ("story", "words", "TRs", "BOLD rows", "used for", "heard"))
+        head = "".join(
+            f"<th>{h}</th>" for h in ("story", "words", "TRs", "BOLD rows", "used for", "presentations")
+        )
         return (
             f"<p>{escape(repr(self))}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
         )
 
 
 def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
-    """Warn of words that end before the story's first TR or start after its last; refuse when most of them do.
+    """Warn about words that end before the story's first TR or start after its last; refuse if most of them do.
 
-    Not warned of are words ahead of the first TR by `CUT_SECONDS` at most.
+    Words up to `CUT_SECONDS` before the first TR need no warning.
 
     Parameters
     ----------
@@ -473,14 +475,14 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
     problem = f"{where}: {', and '.join(problems)}"
     if most:
         raise ValueError(
-            f"{problem}; check that the times of words and TRs are in seconds and from the start of the same sound, "
-            f"and that the transcript is this story's."
+            f"{problem}; check that the times of words and TRs are in seconds from the start of the same sound, and "
+            f"that the transcript belongs to this story."
         )
-    warnings.warn(f"{problem}; no TR samples them.", stacklevel=3)
+    _progress.warn(f"{problem}; no TR samples them.", stacklevel=3)
 
 
-def require_assembly(value: Any, caller: str) -> None:
-    """Refuse what is not an Assembly, such as the path of one, where `caller` is the function that was called.
+def check_assembly(value: Any, caller: str) -> None:
+    """Refuse anything but an Assembly, such as its path; `caller` is the function that was called.
 
     Raises
     ------
@@ -490,7 +492,7 @@ def require_assembly(value: Any, caller: str) -> None:
         hint = (
             f"write {caller}(load_assembly({value!r}), ...)"
             if isinstance(value, str | PathLike)
-            else ("load_assembly(source) or Assembly.from_arrays(...) makes one")
+            else "load_assembly(source) and Assembly.from_arrays(...) return one"
         )
         raise TypeError(f"{caller}: expected an Assembly, got {describe(value)}; {hint}.")
 
@@ -501,7 +503,7 @@ _OTHER_SPACING = 0.02  # of the TR; measured TRs differ from nominal ones by les
 _STORY_PARTS = ("words", "onsets", "offsets", "bold", "tr_times", "repeats", "contexts", "extras")
 
 
-def refuse_parts(
+def check_parts(
     subject: str,
     stories: Any,
     *,
@@ -509,7 +511,7 @@ def refuse_parts(
     first_tr: Any,
     fields: Mapping[str, Any],
 ) -> None:
-    """A ValueError for what no story can be made with, before any is looked at; `Assembly` checks the rest."""
+    """Refuse arguments with which no story can be made, before reading any; `Assembly` checks the rest."""
     if not isinstance(stories, Mapping) or not all(isinstance(parts, Mapping) for parts in stories.values()):
         raise ValueError(
             f'Assembly of {subject}: expected stories as {{name: {{"words": ..., "bold": ...}}}}, got '
@@ -518,7 +520,7 @@ def refuse_parts(
     unknown = [name for name in fields if name not in _ASSEMBLY_PARTS]
     if unknown:
         raise ValueError(
-            f"Assembly of {subject}: unknown parts {', '.join(unknown)}; besides its stories there can be "
+            f"Assembly of {subject}: unknown arguments {', '.join(unknown)}; besides stories it takes "
             f"{', '.join(_ASSEMBLY_PARTS)}."
         )
     check_tr(tr, f"Assembly of {subject}")
@@ -527,12 +529,12 @@ def refuse_parts(
 
 
 def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: float) -> Story:
-    """One story of the parts that `Assembly.from_arrays` lists."""
+    """One story, from the parts that `Assembly.from_arrays` lists."""
     unknown = [part for part in parts if part not in _STORY_PARTS]
     missing = [part for part in ("words", "bold") if part not in parts]
     if unknown or missing:
         problem = f"no {' and no '.join(missing)}" if missing else f"unknown parts {', '.join(unknown)}"
-        raise ValueError(f"{name}: {problem}; a story is made of {', '.join(_STORY_PARTS)}.")
+        raise ValueError(f"{name}: {problem}; the parts of a story are {', '.join(_STORY_PARTS)}.")
     bold, repeats = parts["bold"], parts.get("repeats")
     bold = _array(bold, f"{name}: expected BOLD", "(rows, voxels)")
     if repeats is not None:
@@ -555,14 +557,14 @@ def story_from_arrays(name: str, parts: Mapping[str, Any], tr: float, first_tr: 
 
 
 def _array(values: Any, what: str, axes: str) -> ArrayLike:
-    """Numbers as they are where they read like numpy's, such as a memory map; others, such as tensors, as numpy's."""
+    """Arrays that read like numpy's as they are, such as a memory map; others, such as tensors, as numpy arrays."""
     reads_late = hasattr(values, "shape") and not hasattr(values, "__array__")
     if not isinstance(getattr(values, "dtype", None), np.dtype) and not reads_late:
         try:
             values = np.asarray(values)
-        except Exception as error:  # whatever a library raises of its own arrays
+        except Exception as error:  # whatever a library raises about its arrays
             raise ValueError(
-                f"{what} that numpy can read, got a {type(values).__name__} ({error}); make an array of it first, of a "
+                f"{what} that numpy can read, got a {type(values).__name__} ({error}); convert it to an array first, a "
                 f"tensor with .detach().cpu().numpy()."
             ) from error
     kind = np.dtype(getattr(values, "dtype", float)).kind
@@ -576,12 +578,12 @@ def _refuse_other_spacing(story: Story, tr: float) -> None:
     spacing = float(np.median(np.diff(story.tr_times))) if story.n_trs > 1 else tr
     if abs(spacing - tr) > _OTHER_SPACING * tr:
         raise ValueError(
-            f"{story.name}: expected tr_times {tr:g} s apart, as tr says, got {spacing:g} s; give both in seconds."
+            f"{story.name}: expected tr_times {tr:g} s apart (tr={tr:g}), got {spacing:g} s; give both in seconds."
         )
 
 
 def _refuse_not_finite_repeats(story: Story) -> None:
-    """Of arrays in memory alone: others are read when they are needed."""
+    """Refuse NaN in repeats that are in memory; others are read when they are needed."""
     repeats = story.repeats
     if type(repeats) is not np.ndarray:
         return
@@ -589,9 +591,9 @@ def _refuse_not_finite_repeats(story: Story) -> None:
         bad = ~np.isfinite(presentation)
         if bad.any():
             raise ValueError(
-                f"{story.name}: expected finite repeats, but {int(bad.sum())} values of presentation {number} are not, "
-                f"in {int(bad.any(axis=0).sum())} of {bad.shape[1]} voxels; leave out that presentation or these "
-                f"voxels."
+                f"{story.name}: expected finite repeats, but {int(bad.sum())} values of presentation {number} are not "
+                f"finite, in {int(bad.any(axis=0).sum())} of {bad.shape[1]} voxels; leave out that presentation or "
+                f"these voxels."
             )
 
 
@@ -601,13 +603,13 @@ def _words_from_arrays(name: str, parts: Mapping[str, Any]) -> Words:
         beside = [part for part in ("onsets", "offsets") if parts.get(part) is not None]
         if beside:
             raise ValueError(
-                f"{name}: expected no {' and no '.join(beside)} beside words that have their times (`Words`); leave "
-                f"them out, or give the words as a list of texts."
+                f"{name}: {' and '.join(beside)} given twice, since `Words` have their own times; leave them out, or "
+                f"give the words as a list of strings."
             )
         _refuse_no_words(name, words.text)
         return words
     if isinstance(words, str) or not np.iterable(words):
-        raise ValueError(f"{name}: expected words as a sequence of texts, got {str(words)[:40]!r}.")
+        raise ValueError(f"{name}: expected words as a sequence of strings, got {str(words)[:40]!r}.")
     words = tuple(words)
     _refuse_no_words(name, words)
     if "onsets" not in parts:
@@ -620,25 +622,25 @@ def _words_from_arrays(name: str, parts: Mapping[str, Any]) -> Words:
 
 
 def _refuse_no_words(name: str, words: Sequence[str]) -> None:
-    """A ValueError where all words are blank; a warning where some are what a table writes for a missing one."""
+    """Refuse words that are all blank or all "nan"; warn where some are what a table writes for a missing word."""
     if not all(isinstance(word, str) for word in words):
-        return  # `Words` says which is none
+        return  # `Words` names the first
     spoken = [word.strip() for word in words if word.strip()]
     if words and not spoken:
-        raise ValueError(f"{name}: all of {len(words)} words are blank; is this the column of the words?")
+        raise ValueError(f"{name}: all of {len(words)} words are blank; check which column holds the words.")
     odd = [word for word in spoken if word in _MISSING_WORDS]
     if odd and len(odd) == len(spoken):
-        raise ValueError(f"{name}: all words are {odd[0]!r}; is this the column of the words?")
+        raise ValueError(f"{name}: all words are {odd[0]!r}; check which column holds the words.")
     if odd:
-        warnings.warn(
-            f"{name}: {len(odd)} of {len(words)} words are {odd[0]!r}, which tables write where there is no word; if "
-            f"nothing was said there, leave these rows out.",
+        _progress.warn(
+            f"{name}: {len(odd)} of {len(words)} words are {odd[0]!r}, which tables write for a missing word; if so, "
+            f"leave these rows out.",
             stacklevel=5,
         )
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(value))
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
 
 
 def _kind(value: Any) -> str:
@@ -652,46 +654,31 @@ DIGEST_COVERS = (
 
 
 def assembly_digest(assembly: Assembly) -> str:
-    """SHA-256 of a data set, 64 hexadecimal digits: two runs with the same digest saw the same data.
+    """SHA-256 of a data set, 64 hexadecimal digits: two runs with the same digest used the same data.
 
     It covers what `DIGEST_COVERS` says. BOLD is sampled at three rows a story, so that tens of gigabytes need
-    not be read: a change of a whole story, of voxels, of their order or of preprocessing shows, a change of
-    single other rows does not. BOLD that is simulated anew may differ in its last digits between machines.
+    not be read: it changes with a whole story, with voxels, their order or the preprocessing, not with
+    single other rows. Simulated BOLD may differ in its last digits between machines.
     """
-    digest = sha256()
-    _add(digest, assembly.subject, repr(float(assembly.tr)))
+    return digest(_digest_parts(assembly))
+
+
+def _digest_parts(assembly: Assembly) -> Iterator[Any]:
+    yield from _measured(assembly.subject, repr(float(assembly.tr)))
     for name, story in assembly.stories.items():
-        _add(digest, name)
-        _add_story(digest, story)
-    return digest.hexdigest()
+        yield from _measured(name, *story.words.text)
+        for times in (story.words.onsets, story.words.offsets, story.tr_times):
+            yield np.ascontiguousarray(times, dtype="<f8")
+        for context_type, windows in sorted((story.contexts or {}).items()):
+            yield from _measured(context_type, *windows)
+        yield from _measured(repr(tuple(map(int, story.bold.shape))))
+        yield from _measured(repr(None if story.repeats is None else tuple(map(int, story.repeats.shape))))
+        for row in sorted({0, story.n_rows // 2, story.n_rows - 1} if story.n_rows else ()):
+            yield np.ascontiguousarray(story.bold[row : row + 1], dtype="<f4")
 
 
-def fingerprint(array: np.ndarray) -> tuple:
-    """Shape, dtype and a CRC-32 of each row's bytes: an array that was changed in place has another.
-
-    Of the demo's 110 MB it takes a fifth of the time of z-scoring them, 52 ms of 220 to 270. By columns where these
-    lie together in memory.
-    """
-    rows = array.T if array.flags.f_contiguous else array
-    sums = tuple(crc32(np.ascontiguousarray(row)) for row in rows)
-    return (array.shape, array.dtype.str, sums)
-
-
-def _add_story(digest: Any, story: Story) -> None:
-    _add(digest, *story.words.text)
-    for times in (story.words.onsets, story.words.offsets, story.tr_times):
-        digest.update(np.ascontiguousarray(times, dtype="<f8").tobytes())
-    for context_type, windows in sorted((story.contexts or {}).items()):
-        _add(digest, context_type, *windows)
-    _add(digest, repr(tuple(map(int, story.bold.shape))))
-    _add(digest, repr(None if story.repeats is None else tuple(map(int, story.repeats.shape))))
-    for row in sorted({0, story.n_rows // 2, story.n_rows - 1} if story.n_rows else ()):
-        digest.update(np.ascontiguousarray(story.bold[row : row + 1], dtype="<f4").tobytes())
-
-
-def _add(digest: Any, *texts: str) -> None:
+def _measured(*texts: str) -> Iterator[bytes]:
     """Texts with their lengths, so that ("ab", "c") and ("a", "bc") differ."""
     for text in texts:
         encoded = text.encode("utf-8", errors="surrogatepass")
-        digest.update(f"{len(encoded)}:".encode())
-        digest.update(encoded)
+        yield f"{len(encoded)}:".encode() + encoded

@@ -56,3 +56,13 @@ def test_rates_are_measured_once_and_are_a_processors():
     assert (beside_a_fit is rates) == (n_threads() == 1)
     for rate in (rates.single, rates.double, rates.elements):
         assert np.isfinite(rate) and 1e7 < rate < 1e16
+
+
+def test_rates_are_measured_once_for_each_number_of_threads(monkeypatch):
+    """The test above cannot tell where BLAS has one thread anyway."""
+    found = {}
+    for n in (1, 2, 1, 2):
+        monkeypatch.setattr(_machine, "n_threads", lambda n=n: n)
+        assert found.setdefault(n, _machine.rates()) is _machine.rates()
+    assert found[1] is not found[2]
+    _machine._rates.cache_clear()  # these were not measured with that many threads

@@ -10,7 +10,7 @@ import pytest
 from encoding_nb import __main__
 from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.features import cache_info, store_folder
-from encoding_nb.features.cache import write_layer
+from encoding_nb.features.cache import write_array
 from encoding_nb.records import list_runs, load_run
 
 from .records.test_records import make_result
@@ -75,7 +75,7 @@ def test_the_cache_is_told_and_cut_down(tmp_path, monkeypatch, capsys):
     layer = np.random.default_rng(0).normal(size=(50, 64)).astype(np.float32)
     for model in ("one", "other"):
         for number in range(2):
-            write_layer(store_folder(tmp_path), model.ljust(64, "k"), number, layer, {"model": model})
+            write_array(store_folder(tmp_path), f"{model} {number}", layer, {"model": model})
     asked = ["encoding_nb", "cache", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", asked)
     __main__.main()
@@ -93,7 +93,7 @@ def test_a_cache_that_is_not_there_is_no_empty_one(tmp_path, monkeypatch, capsys
         with pytest.raises(SystemExit) as ended:
             __main__.main()
         assert ended.value.code == 2
-        assert f"there is no such folder as '{wrong}'; check the path" in capsys.readouterr().err
+        assert f"there is no folder '{wrong}'; check the path" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["-1", "many", "inf"])

@@ -1,7 +1,7 @@
 """Surfaces and maps: voxel values on the flattened cortex, outlines, regions, WebGL."""
 
 from ._painting import category_palette, draw_lock, map_note, palette_of, png, value_limits
-from .flatmaps import category_image, flat_image, flat_png, flatmap, flatmap_categories, flatmap_pair
+from .flatmaps import category_image, flat_image, flatmap, flatmap_categories, flatmap_pair
 from .regions import Regions, region_masks, roi_metrics, roi_table
 from .surfaces import SHIPPED, VERTICES, flat_mapper, roi_masks, surface_mask, vertex_surface, voxel_count
 from .webgl import export_webgl, serve_folder
@@ -16,7 +16,6 @@ __all__ = [
     "export_webgl",
     "flat_image",
     "flat_mapper",
-    "flat_png",
     "flatmap",
     "flatmap_categories",
     "flatmap_pair",

@@ -1,36 +1,31 @@
-"""Flat maps: one value a voxel, two values, or categories, as pixels or as a figure.
+"""Flat maps: one value per voxel, two values, or categories, as pixels or as a figure.
 
-Every picture comes from one sparse matrix per surface, pixels by voxels (`flat_mapper`), which pycortex's own
+Every picture comes from one sparse matrix per surface, pixels by voxels (`flat_mapper`), which pycortex's
 geometry defines; drawing a map is then one product. The matrix of the demo's surface comes with the package.
 Nothing here uses pyplot, so maps may be drawn in any thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._figures import broken
-from ..assembly import Surface
+from ..assembly import Array, Surface
 from ._painting import (
-    LIGHT_CURVATURE,
     PAIR_STEPS,
     STEPS,
-    Look,
+    MapStyle,
+    Painting,
     category_palette,
     checked,
-    cortex_image,
     draw_lock,
-    finished,
-    map_axes,
     map_note,
-    outline_note,
+    paint,
     pair_palette,
     palette_of,
-    png,
-    significance_note,
     value_limits,
 )
 from .surfaces import flat_mapper
@@ -39,25 +34,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Limits = tuple[float | None, float | None]
 
-Array = np.ndarray
-
-
-def flat_array(values: Array, surface: Surface, *, height: int = 512) -> Array:
-    """Values on the flatmap: float, (height, width), NaN outside the cortex and where no voxel has a value.
-
-    Equals pycortex's `make_flatmap_image` of the same volume, or of the same values per vertex.
-
-    Raises
-    ------
-    ValueError
-        `values` is not one number per voxel of the surface's mask, or per vertex of a `vertex_surface`.
-    """
-    array = checked(values, surface)
-    mapper = flat_mapper(surface, height=height)
-    image = np.full(mapper.pixels.shape, np.nan)
-    image[mapper.pixels] = mapper.project(array)
-    return image
+_MAX_CATEGORIES = 100
+_LETTERS = 60  # that fit next to each other under a colour bar
 
 
 def flat_image(
@@ -67,13 +47,7 @@ def flat_image(
     cmap: str = "inferno",
     vmin: float | None = None,
     vmax: float | None = None,
-    height: int = 512,
-    significant: Array | None = None,
-    nonsignificant: str = "fade",
-    with_curvature: bool = True,
-    with_rois: bool | Sequence[str] = True,
-    with_sulci: bool = False,
-    with_labels: bool = True,
+    **style: Any,
 ) -> Array:
     """A finished flatmap as pixels: uint8 RGBA, (height, width, 4), transparent outside the cortex.
 
@@ -86,42 +60,26 @@ def flat_image(
     cmap, vmin, vmax
         Colour map by matplotlib's name, and the values at its ends; see `value_limits`.
     height : int, pixels
+        512 by default.
     significant : bool array, (n_voxels,), optional
-        Where it is False the map is shown as `nonsignificant` says: "fade", "hatch" or "hide".
+        Where it is False the map is shown as `nonsignificant` says: "fade" (the default), "hatch" or "hide".
     with_curvature : bool
-        Gyri and sulci as two greys under the map; else one grey.
+        Gyri and sulci as two greys under the map (the default); else one grey.
     with_rois : bool or names
-        Outlines of the drawn areas: all, none, or those named.
+        Outlines of the drawn areas: all (the default), none, or those named.
     with_sulci, with_labels : bool
+        Lines along the sulci (off by default), and the names of areas and sulci (on).
 
     Raises
     ------
     ValueError
-        `values` or `significant` of the wrong length; `significant` of others than flags, such as p-values; an
+        `values` or `significant` of the wrong length; `significant` is not a mask of flags (p-values, for example); an
         unknown area, colour map or `nonsignificant`.
     TypeError
-        `surface` is none.
+        `surface` is not a Surface; an unknown option.
     """
-    look = Look(height, significant, nonsignificant, with_curvature, with_rois, with_sulci, with_labels)
-    image = _coloured(values, surface, cmap, vmin, vmax, look)
-    return finished(image, surface, look, map_note(values))
-
-
-def _coloured(
-    values: Array, surface: Surface, cmap: str, vmin: float | None, vmax: float | None, look: Look
-) -> Array:
-    low, high = value_limits(checked(values, surface), cmap=cmap, vmin=vmin, vmax=vmax)
-    palette = palette_of(cmap)
-    flat = flat_mapper(surface, height=look.height).project(np.asarray(values))
-    shown = np.isfinite(flat)
-    flat[~shown] = low
-    steps = np.clip((flat - low) * (STEPS / (high - low)), 0, STEPS - 1).astype(np.int32)
-    return cortex_image(steps, shown, palette, surface, look)
-
-
-def flat_png(values: Array, surface: Surface, **options: Any) -> bytes:
-    """A finished flatmap as PNG; `options` are those of `flat_image`. Quick enough to follow a slider."""
-    return png(flat_image(values, surface, **options))
+    painting, _ = _value_map(values, surface, cmap, vmin, vmax, MapStyle(**style))
+    return painting.pixels(map_note(values))
 
 
 def flatmap(
@@ -133,15 +91,9 @@ def flatmap(
     cmap: str = "inferno",
     vmin: float | None = None,
     vmax: float | None = None,
-    height: int = 512,
-    significant: Array | None = None,
-    nonsignificant: str = "fade",
-    with_curvature: bool = True,
-    with_rois: bool | Sequence[str] = True,
-    with_sulci: bool = False,
-    with_labels: bool = True,
     with_colorbar: bool = True,
     ax: Axes | None = None,
+    **style: Any,
 ) -> Figure:
     """A flatmap with colour bar and title, for print and projector; outlines and names are sharp at any size.
 
@@ -155,7 +107,7 @@ def flatmap(
     with_colorbar : bool
         Whether the colour bar is drawn.
     ax : matplotlib Axes, optional
-        Where to draw; else a new figure is made. Never pyplot's.
+        Where to draw; by default a new figure, without pyplot.
     others
         As in `flat_image`.
 
@@ -168,105 +120,50 @@ def flatmap(
     ValueError, TypeError
         As `flat_image`.
     """
-    look = Look(height, significant, nonsignificant, with_curvature, with_rois, with_sulci, with_labels)
-    image = _coloured(values, surface, cmap, vmin, vmax, look)
-    with draw_lock:
-        ax = map_axes(image, surface, look, title, ax)
-        if with_colorbar:
-            limits = value_limits(values, cmap=cmap, vmin=vmin, vmax=vmax)
-            notes = [map_note(values), significance_note(look), outline_note(surface, look)]
-            _add_colorbar(ax, np.asarray(values), cmap, limits, units, notes)
-    return ax.figure
-
-
-def _add_colorbar(
-    ax: Axes, values: Array, cmap: str, limits: tuple[float, float], units: str, notes: list[str]
-) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    finite = values[np.isfinite(values)]
-    below, above = (
-        (bool((finite < limits[0]).any()), bool((finite > limits[1]).any())) if len(finite) else (0, 0)
-    )
-    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[int(below), int(above)]
-    bar = ax.figure.colorbar(
-        ScalarMappable(Normalize(*limits), cmap),
-        ax=ax,
-        orientation="horizontal",
-        shrink=0.4,
-        aspect=30,
-        pad=0.02,
-        extend=extend,
-    )
-    bar.set_label(broken([units, *notes], ax.figure.get_size_inches()[0]))
+    look = MapStyle(**style)
+    painting, (low, high) = _value_map(values, surface, cmap, vmin, vmax, look)
+    with draw_lock:
+        ax = painting.axes(title, ax)
+        if with_colorbar:
+            finite = np.asarray(values)[np.isfinite(values)]
+            below, above = bool((finite < low).any()), bool((finite > high).any())
+            extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
+            scale = ScalarMappable(Normalize(low, high), cmap)
+            notes = [units, map_note(values), *look.notes(surface)]
+            _add_bar(ax, scale, notes, extend=extend, shrink=0.4, aspect=30)
+    return ax.figure
 
 
-Limits = tuple[float | None, float | None]
-
-_MAX_CATEGORIES = 100
-
-
-def pair_image(
-    first: Array,
-    second: Array,
-    surface: Surface,
-    *,
-    first_limits: Limits = (None, None),
-    second_limits: Limits = (None, None),
-    **look: Any,
-) -> Array:
-    """Two values per voxel in one map, as pixels: uint8 RGBA, (height, width, 4).
-
-    Dark where both are low, blue where the first alone is high, orange where the second alone is, and nearly
-    white where both are.
-
-    Parameters
-    ----------
-    first, second : arrays, (n_voxels,)
-        A pixel shows colour where both have a value.
-    surface : Surface
-    first_limits, second_limits : pairs of float or None
-        The values at the ends of each axis; None as in `value_limits`.
-    look
-        `height`, `significant`, `nonsignificant`, `with_curvature`, `with_rois`, `with_sulci`, `with_labels`,
-        as in `brain.flat_image`.
-
-    Raises
-    ------
-    ValueError
-        As `brain.flat_image`.
-    """
-    chosen = Look(**look)
-    image = _pair_pixels(first, second, surface, first_limits, second_limits, chosen)
-    return finished(image, surface, chosen, _pair_note(first, second))
+def _value_map(
+    values: Array, surface: Surface, cmap: str, vmin: float | None, vmax: float | None, style: MapStyle
+) -> tuple[Painting, tuple[float, float]]:
+    """The map, and the values at the ends of its colours."""
+    values = checked(values, surface)
+    limits = value_limits(values, cmap=cmap, vmin=vmin, vmax=vmax)
+    palette = palette_of(cmap)
+    steps, shown = _steps(values, surface, style, limits, STEPS)
+    return paint(steps, shown, palette, surface, style), limits
 
 
-def _pair_pixels(
-    first: Array, second: Array, surface: Surface, first_limits: Limits, second_limits: Limits, look: Look
-) -> Array:
-    mapper = flat_mapper(surface, height=look.height)
-    shown = np.ones(len(mapper.places), bool)
-    step = np.zeros(len(mapper.places), np.int32)
-    for values, limits, weight, what in (
-        (first, first_limits, 1, "values of the first map"),
-        (second, second_limits, PAIR_STEPS, "values of the second map"),
-    ):
-        low, high = value_limits(checked(values, surface, what), cmap="", vmin=limits[0], vmax=limits[1])
-        flat = mapper.project(np.asarray(values))
-        shown &= np.isfinite(flat)
-        flat[~np.isfinite(flat)] = low
-        step += weight * np.clip((flat - low) * (PAIR_STEPS / (high - low)), 0, PAIR_STEPS - 1).astype(
-            np.int32
-        )
-    return cortex_image(step, shown, pair_palette(), surface, look)
+def _steps(
+    values: Array, surface: Surface, style: MapStyle, limits: tuple[float, float], n_steps: int
+) -> tuple[Array, Array]:
+    """For each pixel (n_pixels,) the step of the scale that its value lies in, and whether it has a value."""
+    low, high = limits
+    flat = flat_mapper(surface, height=style.height).project(values)
+    shown = np.isfinite(flat)
+    flat[~shown] = low
+    return np.clip((flat - low) * (n_steps / (high - low)), 0, n_steps - 1).astype(np.int32), shown
 
 
-def _pair_note(first: Array, second: Array) -> str:
-    notes = (map_note(np.asarray(first)), map_note(np.asarray(second)))
-    return "; ".join(
-        f"{which} map: {note}" for which, note in zip(("first", "second"), notes, strict=True) if note
-    )
+def _add_bar(ax: Any, scale: Any, notes: Iterable[str], **options: Any) -> Any:
+    """A colour bar below the map, with notes at it."""
+    bar = ax.figure.colorbar(scale, ax=ax, orientation="horizontal", pad=0.02, **options)
+    bar.set_label(broken(notes, ax.figure.get_size_inches()[0]))
+    return bar
 
 
 def flatmap_pair(
@@ -279,34 +176,53 @@ def flatmap_pair(
     first_limits: Limits = (None, None),
     second_limits: Limits = (None, None),
     ax: Axes | None = None,
-    **look: Any,
+    **style: Any,
 ) -> Figure:
-    """A figure of `pair_image` with a square key: the first value runs to the right, the second upwards.
+    """Two values per voxel in one map, with a square key: the first value runs to the right, the second upwards.
+
+    Dark where both are low, blue where only the first is high, orange where only the second is, and nearly
+    white where both are.
 
     Parameters
     ----------
+    first, second : arrays, (n_voxels,)
+        A pixel shows colour where both have a value.
+    surface : Surface
     names : pair of str
         What the two values are, with their units; written at the key.
+    title : str
+    first_limits, second_limits : pairs of float or None
+        The values at the ends of each axis; None as in `value_limits`.
     ax : matplotlib Axes, optional
-        Where to draw; else a new figure is made. Never pyplot's.
+        Where to draw; by default a new figure, without pyplot.
     others
-        As in `pair_image`.
+        `height`, `significant`, `nonsignificant`, `with_curvature`, `with_rois`, `with_sulci`, `with_labels`, as in
+        `brain.flat_image`.
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         As `brain.flat_image`.
     """
     from matplotlib.colorbar import make_axes
 
-    chosen = Look(**look)
-    image = _pair_pixels(first, second, surface, first_limits, second_limits, chosen)
-    ends = [
-        value_limits(np.asarray(values), cmap="", vmin=limits[0], vmax=limits[1])
-        for values, limits in ((first, first_limits), (second, second_limits))
-    ]
+    look = MapStyle(**style)
+    steps: Any = np.int32(0)
+    shown: Any = True
+    ends, notes = [], []
+    for which, values, (vmin, vmax), weight in (
+        ("first", first, first_limits, 1),
+        ("second", second, second_limits, PAIR_STEPS),
+    ):
+        values = checked(values, surface, f"values of the {which} map")
+        ends.append(value_limits(values, cmap="", vmin=vmin, vmax=vmax))
+        its_steps, its_shown = _steps(values, surface, look, ends[-1], PAIR_STEPS)
+        steps, shown = steps + weight * its_steps, shown & its_shown
+        if note := map_note(values):
+            notes.append(f"{which} map: {note}")
+    painting = paint(steps, shown, pair_palette(), surface, look)
     with draw_lock:
-        ax = map_axes(image, surface, chosen, title, ax, size=(7.8, 3.5))
+        ax = painting.axes(title, ax, size=(7.8, 3.5))
         key, _ = make_axes(ax, location="right", shrink=0.4, fraction=0.15, aspect=1, pad=0.04)
         key.set_box_aspect(1)
         square = pair_palette().reshape(PAIR_STEPS, PAIR_STEPS, 3)
@@ -314,62 +230,35 @@ def flatmap_pair(
         key.set(xlabel=names[0], ylabel=names[1])
         key.tick_params(labelsize="small")
         key.locator_params(nbins=3)
-        notes = (_pair_note(first, second), significance_note(chosen), outline_note(surface, chosen))
-        key.set_title(broken(notes, 1.6), fontsize="small")
+        key.set_title(broken(["; ".join(notes), *look.notes(surface)], 1.6), fontsize="small")
     return ax.figure
 
 
 def category_image(
-    labels: Array, surface: Surface, *, n_categories: int, cmap: str = "viridis", **look: Any
+    labels: Array, surface: Surface, *, n_categories: int, cmap: str = "viridis", **style: Any
 ) -> Array:
     """A category per voxel in one map, as pixels: uint8 RGBA, (height, width, 4).
 
-    A pixel has the category with the largest share of the cortex beneath it: categories are never averaged.
-    Gyri and sulci are two light greys here, so that the categories' colours stay apart from them in a grey print.
+    A pixel has the category with the largest share of the cortex under it: categories are never averaged.
+    Gyri and sulci are two light greys here, so that the categories' colours differ from them in a grey print.
 
     Parameters
     ----------
     labels : array of int, (n_voxels,)
-        0 to `n_categories` - 1, or -1 for none, where the curvature shows.
+        0 to `n_categories` - 1, or -1 for no category, where the curvature shows.
     surface : Surface
     n_categories : int, at most 100
     cmap : str
         The colour map that the categories' colours are taken from, in order.
-    look
-        As in `pair_image`.
+    others
+        As in `flatmap_pair`.
 
     Raises
     ------
     ValueError
-        Labels that are no whole numbers from -1 to `n_categories` - 1; else as `brain.flat_image`.
+        Labels that are not whole numbers from -1 to `n_categories` - 1; else as `brain.flat_image`.
     """
-    chosen = Look(**look)
-    image = _category_pixels(labels, surface, n_categories, cmap, chosen)
-    return finished(image, surface, chosen, _no_label(labels), dark=True)
-
-
-def _category_pixels(labels: Array, surface: Surface, n_categories: int, cmap: str, look: Look) -> Array:
-    if not 1 <= n_categories <= _MAX_CATEGORIES:
-        raise ValueError(f"Expected 1 to {_MAX_CATEGORIES} categories, got {n_categories}.")
-    labels = checked(labels, surface, "labels")
-    if labels.dtype.kind not in "iu" or labels.min() < -1 or labels.max() >= n_categories:
-        raise ValueError(
-            f"Expected labels as whole numbers from -1 (none) to {n_categories - 1}, got {labels.dtype} from "
-            f"{labels.min()} to {labels.max()}."
-        )
-    weights = flat_mapper(surface, height=look.height).weights
-    largest = np.zeros(weights.shape[0], np.float32)
-    winner = np.zeros(weights.shape[0], np.int32)
-    for category in np.unique(labels[labels >= 0]):
-        share = weights @ (labels == category).astype(np.float32)
-        more = share > largest
-        largest[more], winner[more] = share[more], category
-    palette = category_palette(n_categories, cmap)
-    return cortex_image(winner, largest > 0, palette, surface, look, greys=LIGHT_CURVATURE)
-
-
-def _no_label(labels: Array) -> str:
-    return "" if (np.asarray(labels) >= 0).any() else f"none of the {len(labels)} voxels is in a category"
+    return _category_map(labels, surface, n_categories, cmap, MapStyle(**style)).pixels(_no_label(labels))
 
 
 def flatmap_categories(
@@ -381,14 +270,14 @@ def flatmap_categories(
     units: str = "",
     cmap: str = "viridis",
     ax: Axes | None = None,
-    **look: Any,
+    **style: Any,
 ) -> Figure:
     """A figure of `category_image` with a stepped colour bar.
 
     Parameters
     ----------
     names : sequence of str, (n_categories,)
-        Written at the colour bar; where there are many, every second or third of them.
+        Written at the colour bar; if there are many, every second or third of them.
     title, units : str
         `units` says what the categories are.
     ax : matplotlib Axes, optional
@@ -400,27 +289,41 @@ def flatmap_categories(
     ValueError
         As `category_image`.
     """
-    chosen = Look(**look)
-    image = _category_pixels(labels, surface, len(names), cmap, chosen)
-    with draw_lock:
-        ax = map_axes(image, surface, chosen, title, ax, dark=True)
-        notes = [units, _no_label(labels), significance_note(chosen), outline_note(surface, chosen)]
-        label = broken(notes, ax.figure.get_size_inches()[0])
-        _add_steps(ax, category_palette(len(names), cmap) / 255, names, label)
-    return ax.figure
-
-
-def _add_steps(ax: Axes, colours: Array, names: Sequence[str], label: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
-    edges = np.arange(len(names) + 1) - 0.5
-    scale = ScalarMappable(BoundaryNorm(edges, len(names)), ListedColormap(colours))
-    bar = ax.figure.colorbar(
-        scale, ax=ax, orientation="horizontal", shrink=0.5, aspect=25, pad=0.02, spacing="uniform"
-    )
-    room = 60  # letters that fit side by side
-    every = max(1, -(-sum(len(str(name)) + 2 for name in names) // room))
-    bar.set_ticks(range(0, len(names), every), labels=[str(name) for name in names[::every]])
-    bar.minorticks_off()
-    bar.set_label(label)
+    look, n_categories = MapStyle(**style), len(names)
+    painting = _category_map(labels, surface, n_categories, cmap, look)
+    with draw_lock:
+        ax = painting.axes(title, ax)
+        colours = ListedColormap(category_palette(n_categories, cmap) / 255)
+        scale = ScalarMappable(BoundaryNorm(np.arange(n_categories + 1) - 0.5, n_categories), colours)
+        notes = [units, _no_label(labels), *look.notes(surface)]
+        bar = _add_bar(ax, scale, notes, shrink=0.5, aspect=25, spacing="uniform")
+        every = max(1, -(-sum(len(str(name)) + 2 for name in names) // _LETTERS))
+        bar.set_ticks(range(0, n_categories, every), labels=[str(name) for name in names[::every]])
+        bar.minorticks_off()
+    return ax.figure
+
+
+def _category_map(labels: Array, surface: Surface, n_categories: int, cmap: str, style: MapStyle) -> Painting:
+    if not 1 <= n_categories <= _MAX_CATEGORIES:
+        raise ValueError(f"Expected 1 to {_MAX_CATEGORIES} categories, got {n_categories}.")
+    labels = checked(labels, surface, "labels")
+    if labels.dtype.kind not in "iu" or labels.min() < -1 or labels.max() >= n_categories:
+        raise ValueError(
+            f"Expected labels as whole numbers from -1 (no category) to {n_categories - 1}, got {labels.dtype} from "
+            f"{labels.min()} to {labels.max()}."
+        )
+    weights = flat_mapper(surface, height=style.height).weights
+    largest = np.zeros(weights.shape[0], np.float32)
+    winner = np.zeros(weights.shape[0], np.int32)
+    for category in np.unique(labels[labels >= 0]):
+        share = weights @ (labels == category).astype(np.float32)
+        more = share > largest
+        largest[more], winner[more] = share[more], category
+    return paint(winner, largest > 0, category_palette(n_categories, cmap), surface, style, light=True)
+
+
+def _no_label(labels: Array) -> str:
+    return "" if (np.asarray(labels) >= 0).any() else f"none of the {len(labels)} voxels is in a category"

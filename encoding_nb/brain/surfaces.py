@@ -1,8 +1,8 @@
-"""Surfaces and their flat mappers: one sparse matrix from voxels to pixels.
+"""Cortical surfaces: voxel masks, outlines, and the sparse matrix from voxels to pixels of a flatmap.
 
-Values may also be given per vertex: the surface's mask is then `VERTICES` and its transform is not looked at.
-All geometry is pycortex's own. The mask, the mapper and the outlines of the demo's surface come with the
-package, so that its first map needs neither pycortex's import nor a cold cache.
+Values per vertex are possible, too: the mask of the surface is then `VERTICES`, and its transform is not used.
+All geometry comes from pycortex. The mask, the matrix and the outlines of the demo's surface are files of this
+package, so that the demo's first map needs no import of pycortex.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from hashlib import blake2b
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._files import cache_folder, new_file
+from .._files import cache_folder, digest, new_file
 from .._machine import blas_by_thread, blas_limited
-from .._validation import describe
-from ..assembly import Surface
+from .._validation import check_whole, describe
+from ..assembly import Array, Surface
 from ._pycortex import find_store, import_cortex, open_store, pycortex_lock, quiet
-from .outlines import Outline, read_drawing
+from .outlines import Extent, Outline, read_drawing
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-Array = np.ndarray
+VERTICES = "vertices"  # the mask of a surface whose values are per vertex, left hemisphere first
+SHIPPED = Surface("S1", "fullhead", "demo")
+SHIPPED_FOLDER = Path(__file__).parent.parent / "datasets" / "demo_data" / "surface"
+PYCORTEX_MASKS = ("thick", "thin", "cortical", "nearest", "line_nearest")
+_CACHE_VERSION = 1  # counts up when the files in the cache folder change their meaning
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class FlatMapper:
     pixels: Array
     weights: csr_matrix
     curvature: Array
-    extent: tuple[float, float, float, float]
+    extent: Extent
 
     @cached_property
     def map_points(self) -> Array:
@@ -98,15 +100,13 @@ class FlatMapper:
         shown = np.flatnonzero(np.diff(by_voxel.indptr))
         any_pixel = self.places[by_voxel.indices[by_voxel.indptr[shown]]]
         places[shown] = np.column_stack(np.unravel_index(any_pixel, self.pixels.shape))
-        rows, columns = np.nonzero(self.lookup >= 0)
-        voxels = self.lookup[rows, columns]
+        pixels = np.argwhere(self.lookup >= 0)
+        voxels = self.lookup[tuple(pixels.T)]
         n_pixels = np.maximum(np.bincount(voxels, minlength=n_voxels), 1)
-        away = sum(
-            (at - (np.bincount(voxels, at, n_voxels) / n_pixels)[voxels]) ** 2 for at in (rows, columns)
-        )
-        order = np.lexsort((away, voxels))
+        middles = np.column_stack([np.bincount(voxels, axis, n_voxels) / n_pixels for axis in pixels.T])
+        order = np.lexsort((((pixels - middles[voxels]) ** 2).sum(axis=1), voxels))
         seen, first = np.unique(voxels[order], return_index=True)
-        places[seen] = np.column_stack([rows, columns])[order[first]]
+        places[seen] = pixels[order[first]]
         return places
 
     def project(self, values: Array) -> Array:
@@ -124,19 +124,26 @@ class FlatMapper:
 
 
 def write_mapper(path: Path, mapper: FlatMapper) -> None:
-    """Keep a mapper in one compressed file."""
+    """Write a mapper to one compressed file.
+
+    Raises
+    ------
+    ValueError
+        The weights do not fit the file's format.
+    """
     weights = mapper.weights
-    arrays = {
-        "data": np.rint(weights.data * 32).astype(np.uint8),  # pycortex samples 32 depths
-        "indices": weights.indices.astype(np.uint16 if weights.shape[1] < 2**16 else np.int32),
-        "counts": np.diff(weights.indptr).astype(np.uint8),
-    }
-    if not np.allclose(arrays["data"] / 32, weights.data, atol=1e-6) or arrays["counts"].max() > 255:
-        raise ValueError(f"{path.name}: weights that are no multiples of 1/32 are not foreseen.")
+    counts = np.diff(weights.indptr)
+    parts = np.rint(weights.data * 32).astype(np.uint8)  # pycortex samples 32 depths
+    if not np.allclose(parts / 32, weights.data, atol=1e-6) or counts.max() > 255:
+        raise ValueError(
+            f"{path.name}: expected weights in steps of 1/32, at most 255 per pixel; report this subject, please."
+        )
     with new_file(path) as draft:
         np.savez_compressed(
             draft,
-            **arrays,
+            data=parts,
+            indices=weights.indices.astype(np.uint16 if weights.shape[1] < 2**16 else np.int32),
+            counts=counts.astype(np.uint8),
             n_voxels=weights.shape[1],
             pixels=np.packbits(mapper.pixels),
             shape=mapper.pixels.shape,
@@ -150,26 +157,22 @@ def read_mapper(path: Path) -> FlatMapper:
     from scipy.sparse import csr_matrix
 
     with np.load(path) as file:
-        shape = tuple(int(n) for n in file["shape"])
-        counts = file["counts"]
+        shape, counts = tuple(file["shape"].tolist()), file["counts"]
         pointers = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int32)
         weights = csr_matrix(
             (file["data"].astype(np.float32) / 32, file["indices"].astype(np.int32), pointers),
             shape=(len(counts), int(file["n_voxels"])),
         )
         return FlatMapper(
-            pixels=np.unpackbits(file["pixels"], count=shape[0] * shape[1]).astype(bool).reshape(shape),
+            pixels=_unpacked(file["pixels"], shape),
             weights=weights,
-            curvature=np.unpackbits(file["curvature"], count=len(counts)).astype(bool),
-            extent=tuple(float(edge) for edge in file["extent"]),
+            curvature=_unpacked(file["curvature"], counts.shape),
+            extent=tuple(file["extent"].tolist()),
         )
 
 
-VERTICES = "vertices"  # the mask of a surface whose values are per vertex, left hemisphere first
-SHIPPED = Surface("S1", "fullhead", "demo")
-SHIPPED_FOLDER = Path(__file__).parent.parent / "datasets" / "demo_data" / "surface"
-PYCORTEX_MASKS = ("thick", "thin", "cortical", "nearest", "line_nearest")
-_CACHE_VERSION = 1  # counts up when the files in the cache folder change their meaning
+def _unpacked(bits: Array, shape: tuple[int, ...]) -> Array:
+    return np.unpackbits(bits, count=int(np.prod(shape))).astype(bool).reshape(shape)
 
 
 def vertex_surface(subject: str, *, store: str | None = None) -> Surface:
@@ -178,9 +181,9 @@ def vertex_surface(subject: str, *, store: str | None = None) -> Surface:
     Parameters
     ----------
     subject : str
-        By its name in pycortex's store.
+        Its name in pycortex's store.
     store : folder, optional
-        The store that holds it; None looks for one.
+        The store with the subject; None looks for one.
     """
     return Surface(subject, "", VERTICES, store=store)
 
@@ -189,8 +192,8 @@ def _store_of(surface: Surface) -> Path:
     return find_store(surface.subject, store=surface.store)
 
 
-def require_surface(surface: Any) -> None:
-    """Refuse what is not a Surface, such as a subject's name, or None of data that name no surface.
+def check_surface(surface: Any) -> None:
+    """Refuse anything that is not a Surface, such as the name of a subject, or None from data without a surface.
 
     Raises
     ------
@@ -199,7 +202,7 @@ def require_surface(surface: Any) -> None:
     if not isinstance(surface, Surface):
         raise TypeError(
             f"Expected a Surface, got {describe(surface)}; pass assembly.surface or result.surface, or "
-            f"Surface(subject, transform, mask) by pycortex's names."
+            f"Surface(subject, transform, mask) with pycortex's names."
         )
 
 
@@ -209,20 +212,20 @@ def surface_mask(surface: Surface) -> Array:
     Raises
     ------
     ValueError
-        Unknown subject, transform or mask; the known ones are listed. Or a surface of vertices.
+        Unknown subject, transform or mask (the known ones are listed), or a surface of vertices.
     """
-    require_surface(surface)
+    check_surface(surface)
     if surface.mask == VERTICES:
         raise ValueError(
-            f"The values of {surface.subject} are per vertex and have no volume mask; use a Surface with a transform "
-            f"and a mask for values per voxel."
+            f"The values of {surface.subject} are per vertex and have no volume mask; for values per voxel use a "
+            f"Surface with a transform and a mask."
         )
     return _mask(surface)
 
 
 def voxel_count(surface: Surface) -> int:
-    """How many voxels the mask of a surface holds, or how many vertices the surface has."""
-    require_surface(surface)
+    """The number of voxels in the mask of a surface, or of vertices of the surface."""
+    check_surface(surface)
     if surface.mask == VERTICES:
         return int(flat_mapper(surface).weights.shape[1])
     return int(surface_mask(surface).sum())
@@ -230,13 +233,14 @@ def voxel_count(surface: Surface) -> int:
 
 @lru_cache(maxsize=8)
 def _mask(surface: Surface) -> Array:
-    if surface == SHIPPED:
-        with np.load(SHIPPED_FOLDER / "mask.npz") as file:
-            mask = np.unpackbits(file["bits"], count=int(np.prod(file["shape"]))).astype(bool)
-            mask = mask.reshape(file["shape"])
-    else:
-        mask = _pycortex_mask(surface)
-    mask.setflags(write=False)
+    if surface != SHIPPED:
+        return _read_only(_pycortex_mask(surface))
+    with np.load(SHIPPED_FOLDER / "mask.npz") as file:
+        return _read_only(_unpacked(file["bits"], file["shape"]))
+
+
+def _read_only(mask: Array) -> Array:
+    mask.setflags(write=False)  # callers share it
     return mask
 
 
@@ -246,14 +250,13 @@ def _pycortex_mask(surface: Surface) -> Array:
     if surface.transform not in transforms:
         raise ValueError(
             f"Subject {surface.subject} has no transform {surface.transform!r}; choose from "
-            f"{', '.join(transforms) or 'none'}; or draw values per vertex on vertex_surface({surface.subject!r})."
+            f"{', '.join(transforms) or 'none'}. For values per vertex use vertex_surface({surface.subject!r})."
         )
     drawn = (path.name[5:-7] for path in (folder / surface.transform).glob("mask_*.nii.gz"))
     known = sorted({*drawn, *PYCORTEX_MASKS})
     if surface.mask not in known:
         raise ValueError(
-            f"{surface.subject}/{surface.transform} has no mask {surface.mask!r}; choose from "
-            f"{', '.join(known)}."
+            f"{surface.subject}/{surface.transform} has no mask {surface.mask!r}; choose from {', '.join(known)}."
         )
     with pycortex_of(surface) as cortex:
         return np.asarray(cortex.db.get_mask(surface.subject, surface.transform, surface.mask), bool)
@@ -261,10 +264,10 @@ def _pycortex_mask(surface: Surface) -> Array:
 
 @contextlib.contextmanager
 def pycortex_of(surface: Surface) -> Iterator[Any]:
-    """pycortex with a store that holds the subject; one thread at a time, and without its prints.
+    """pycortex with a store that contains the subject; for one thread at a time, and without pycortex's prints.
 
     Its flat mapper solves one tiny system per triangle, for which several BLAS threads only wait for each
-    other: with one, a mapper takes 6 s where it took 60 s beside another busy process.
+    other: with one thread, a mapper takes 6 s where it took 60 s next to another busy process.
     """
     with pycortex_lock:
         open_store(surface.subject, store=surface.store)
@@ -273,21 +276,20 @@ def pycortex_of(surface: Surface) -> Iterator[Any]:
 
 
 def flat_mapper(surface: Surface, *, height: int = 512) -> FlatMapper:
-    """The mapper of a surface at a picture height in pixels.
+    """The mapper of a surface for a picture of this height, in pixels.
 
-    Ready at once for the demo's surface at 512 and 1024 pixels. Any other is made by pycortex, which takes
+    Immediately available for the demo's surface at 512 and 1024 pixels. Any other is made by pycortex, which takes
     5 to 20 s, and then kept in the user's cache folder.
 
     Raises
     ------
     ValueError
-        Unknown subject, transform or mask, or a height that is not whole or below 16.
+        Unknown subject, transform or mask, or a height that is not a whole number of 16 or more.
     """
-    require_surface(surface)
-    if not isinstance(height, Integral) or height < 16:
-        raise ValueError(f"Expected a picture height of 16 pixels or more, a whole number, got {height!r}.")
+    check_surface(surface)
+    height = check_whole(height, "height (pixels)", least=16)
     with pycortex_lock:
-        return _mapper(surface, int(height))
+        return _mapper(surface, height)
 
 
 @lru_cache(maxsize=4)
@@ -309,35 +311,29 @@ def _key(surface: Surface, mask: Array) -> str:
     files = sorted((subject / "surfaces").iterdir())
     if surface.mask != VERTICES:
         files.append(subject / "transforms" / surface.transform / "matrices.xfm")
-    key = blake2b(np.packbits(mask).tobytes(), digest_size=8)
-    for path in files:
-        stat = path.stat()
-        key.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    key.update(f"{mask.shape} {_CACHE_VERSION}".encode())
-    return key.hexdigest()
+    stats = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns} " for path in files]
+    return digest([*stats, f"{mask.shape} {_CACHE_VERSION} ", np.packbits(mask)])[:16]
 
 
 def mapper_of_pycortex(surface: Surface, mask: Array, height: int) -> FlatMapper:
-    """The mapper from pycortex's flat mask, flat mapper and curvature; slow where these are not cached.
+    """The mapper from pycortex's flat mask, flat mapper and curvature; slow if pycortex has not cached these.
 
-    `mask` is the surface's, (z, y, x), and is not looked at for a surface of vertices.
+    `mask` is that of the surface, (z, y, x); it is not used for a surface of vertices.
     """
     with pycortex_of(surface) as cortex:
         flat = cortex.quickflat.utils
         columns_first, extent = flat.get_flatmask(surface.subject, height=height)
         vertices = flat.get_flatcache(surface.subject, None, height=height).tocsr()
         curvature = vertices @ cortex.db.get_surfinfo(surface.subject).data
-        if surface.mask == VERTICES:
-            weights = vertices
-        else:
+        weights = vertices
+        if surface.mask != VERTICES:
             weights = flat.get_flatcache(surface.subject, surface.transform, height=height).tocsr()
-    if surface.mask != VERTICES:
-        if mask.size != weights.shape[1]:
-            raise ValueError(
-                f"Mask {surface.mask!r} of {surface.subject} has {mask.size} voxels in all but transform "
-                f"{surface.transform!r} has {weights.shape[1]}; check that the store holds the subject you mean."
-            )
-        weights = weights[:, np.flatnonzero(mask)]
+            if mask.size != weights.shape[1]:
+                raise ValueError(
+                    f"The volume of mask {surface.mask!r} of {surface.subject} has {mask.size} voxels, but that of "
+                    f"transform {surface.transform!r} has {weights.shape[1]}; check that this is the right store."
+                )
+            weights = weights[:, np.flatnonzero(mask)]
     # pycortex lists the pixels column by column from below; a picture is read row by row from above
     x, y = np.nonzero(columns_first)
     order = np.lexsort((x, -y))
@@ -351,23 +347,25 @@ def mapper_of_pycortex(surface: Surface, mask: Array, height: int) -> FlatMapper
 
 def surface_outlines(surface: Surface) -> tuple[Outline, ...]:
     """The outlines drawn for the subject: areas ("rois"), sulci, and the edge of the cortex."""
-    require_surface(surface)
-    return _shipped_outlines() if surface == SHIPPED else _drawing_of(surface)[0]
+    return _drawing(surface)[0]
 
 
 def outline_fault(surface: Surface) -> str:
-    """Why there are no outlines of the subject, in a few words; nothing where its drawing could be read."""
-    return "" if surface == SHIPPED else _drawing_of(surface)[1]
+    """Why the subject has no outlines, in a few words; "" if its drawing could be read."""
+    return _drawing(surface)[1]
 
 
-def _drawing_of(surface: Surface) -> tuple[tuple[Outline, ...], str]:
-    drawing = _store_of(surface) / surface.subject / "overlays.svg"
-    return _kept_drawing(drawing, drawing.stat().st_mtime_ns if drawing.is_file() else 0)
+def _drawing(surface: Surface) -> tuple[tuple[Outline, ...], str]:
+    check_surface(surface)
+    if surface == SHIPPED:
+        return _shipped_outlines(), ""
+    file = _store_of(surface) / surface.subject / "overlays.svg"
+    return _kept_drawing(file, file.stat().st_mtime_ns if file.is_file() else 0)
 
 
 @lru_cache(maxsize=8)
-def _kept_drawing(drawing: Path, changed: int) -> tuple[tuple[Outline, ...], str]:
-    return read_drawing(drawing)
+def _kept_drawing(file: Path, changed: int) -> tuple[tuple[Outline, ...], str]:
+    return read_drawing(file)
 
 
 @lru_cache(maxsize=1)
@@ -389,48 +387,37 @@ def roi_names(surface: Surface) -> tuple[str, ...]:
 def roi_masks(surface: Surface, *, height: int = 512) -> dict[str, Array]:
     """The voxels of each area drawn on the subject's flatmap, both hemispheres together.
 
-    A voxel belongs to an area when more than half of what the flatmap shows of it lies inside the drawing; a
-    vertex does when it lies inside.
+    A voxel belongs to an area if more than half of what the flatmap shows of it lies inside the drawing; a
+    vertex if it lies inside.
 
     Returns
     -------
     dict of name to bool array, (n_voxels,)
-        Areas that are only named in the drawing, without a shape, are not listed.
+        Areas that have a name but no shape in the drawing are left out.
     """
     return dict(_drawn_masks(surface, height, surface_outlines(surface)))
 
 
 @lru_cache(maxsize=4)
 def _drawn_masks(surface: Surface, height: int, outlines: tuple[Outline, ...]) -> dict[str, Array]:
-    if surface.mask == VERTICES:
-        points = _vertex_places(surface)
-        return {name: _read_only(_inside(name, points, outlines)) for name in roi_names(surface)}
+    of_vertices = surface.mask == VERTICES
     mapper = flat_mapper(surface, height=height)
-    drawn = np.asarray(mapper.weights.sum(0)).ravel()  # how much of each voxel the flatmap shows
-    return {
-        name: _read_only(
-            mapper.weights.T @ _inside(name, mapper.map_points, outlines).astype(float) > drawn / 2
-        )
-        for name in roi_names(surface)
-    }
+    points = _vertex_places(surface, mapper) if of_vertices else mapper.map_points
+    masks: dict[str, Array] = {}
+    for line in outlines:
+        if line.layer == "rois":
+            masks[line.name] = line.contains(points) | masks.get(line.name, False)
+    if not of_vertices:
+        drawn = np.asarray(mapper.weights.sum(0)).ravel()  # how much of each voxel the flatmap shows
+        masks = {name: mapper.weights.T @ mask.astype(float) > drawn / 2 for name, mask in masks.items()}
+    return {name: _read_only(mask) for name, mask in masks.items()}
 
 
-def _read_only(mask: Array) -> Array:
-    mask.setflags(write=False)  # callers share it
-    return mask
-
-
-def _inside(name: str, points: Array, outlines: tuple[Outline, ...]) -> Array:
-    """(n_points,) bool: which (n_points, 2) map coordinates lie in any piece of the area."""
-    pieces = [line.contains(points) for line in outlines if line.layer == "rois" and line.name == name]
-    return np.any(pieces, axis=0)
-
-
-def _vertex_places(surface: Surface) -> Array:
-    """(n_vertices, 2): map coordinates of the vertices; NaN for those that the flat surface leaves out."""
+def _vertex_places(surface: Surface, mapper: FlatMapper) -> Array:
+    """(n_vertices, 2): map coordinates of the vertices; NaN for those that are not on the flat surface."""
     with pycortex_of(surface) as cortex:
         points, faces = cortex.db.get_surf(surface.subject, "flat", merge=True, nudge=True)
-    left, right, bottom, top = flat_mapper(surface).extent
+    left, right, bottom, top = mapper.extent
     places = (points[:, :2] - [left, bottom]) / [right - left, top - bottom]
     places[np.setdiff1d(np.arange(len(points)), faces)] = np.nan
     return places

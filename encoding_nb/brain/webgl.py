@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 import os
@@ -16,12 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..assembly import Surface
-from ..scoring import checked_flags
-from ._painting import checked, value_limits
+from .._validation import check_flags
+from ..assembly import Array, Surface
+from ._painting import check_cmap, checked, value_limits
 from .surfaces import VERTICES, pycortex_of, surface_mask
-
-Array = np.ndarray
 
 
 def export_webgl(
@@ -38,24 +35,24 @@ def export_webgl(
 ) -> Path:
     """Write pycortex's interactive viewer of a map into a folder; `serve_folder` opens it in a browser.
 
-    The first export of a subject takes up to a minute, while pycortex packs its surfaces. The viewer
-    stands by itself: the folder can be copied to any web server. Opened as a file (`file://`) browsers refuse
-    to load its data.
+    The first export of a subject takes up to a minute, while pycortex packs its surfaces. The folder can be
+    copied to any web server. If the page is opened as a file (`file://`), browsers refuse to load its data.
 
     Parameters
     ----------
     values : array, (n_voxels,)
         For a Result: `result.scores`, `result.surface`.
     surface : Surface
-    folder : where to write; made if missing
+    folder : path
+        Where to write; made if missing.
     title : str
-        Of the page.
+        The title of the page.
     cmap : str
         One of pycortex's colour maps, among them inferno, viridis and RdBu_r.
     vmin, vmax
         The values at the ends of the colours; see `brain.value_limits`.
     significant : bool array, (n_voxels,), optional
-        Where it is False no value is shown.
+        No value is shown where it is False.
     overwrite : bool
         Replace a folder that has something in it.
 
@@ -67,15 +64,14 @@ def export_webgl(
     Raises
     ------
     ValueError
-        `values` or `significant` of the wrong length, `significant` of others than flags, a colour map that pycortex
-        lacks.
+        `values` or `significant` of the wrong length, `significant` is not a mask of flags, a colour map that
+        pycortex does not have.
     FileExistsError
         The folder is not empty and `overwrite` is False.
     """
     shown = checked(values, surface).astype(float)
     if significant is not None:
-        flags = checked_flags(checked(significant, surface, "significance flags"))
-        shown = np.where(flags, shown, np.nan)
+        shown[~check_flags(checked(significant, surface, "significance flags"))] = np.nan
     low, high = value_limits(np.asarray(values), cmap=cmap, vmin=vmin, vmax=vmax)
     folder = Path(folder).expanduser()
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -85,20 +81,19 @@ def export_webgl(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as draft:
         made = Path(draft) / "viewer"
-        _make_viewer(made, shown, surface, title or f"{surface.subject}", cmap, low, high)
+        look = {"cmap": cmap, "vmin": low, "vmax": high}
+        _make_viewer(made, shown, surface, title or surface.subject, look)
         if folder.is_dir():
             shutil.rmtree(folder)
         made.replace(folder)
     return folder
 
 
-def _make_viewer(
-    folder: Path, values: Array, surface: Surface, title: str, cmap: str, low: float, high: float
-) -> None:
+def _make_viewer(folder: Path, values: Array, surface: Surface, title: str, look: dict[str, Any]) -> None:
     with pycortex_of(surface) as cortex, warnings.catch_warnings():
-        _refuse_unknown_colours(cortex, cmap)
-        warnings.simplefilter("ignore")  # pycortex's own, one per name without a shape
-        look: dict[str, Any] = {"cmap": cmap, "vmin": low, "vmax": high}
+        known = Path(cortex.options.config.get("webgl", "colormaps")).glob("*.png")
+        check_cmap(look["cmap"], sorted(path.stem for path in known), "pycortex's viewer")
+        warnings.simplefilter("ignore")  # pycortex gives one for each name without a shape
         if surface.mask == VERTICES:
             data = cortex.Vertex(values, surface.subject, **look)
         else:
@@ -111,16 +106,9 @@ def _make_viewer(
         cortex.webgl.make_static(str(folder), {title: data}, title=title, types=shapes)
 
 
-def _refuse_unknown_colours(cortex: Any, cmap: str) -> None:
-    known = sorted(path.stem for path in Path(cortex.options.config.get("webgl", "colormaps")).glob("*.png"))
-    if known and cmap not in known:
-        near = difflib.get_close_matches(cmap, known, 3) or ["inferno", "viridis", "RdBu_r"]
-        raise ValueError(f"pycortex's viewer has no colour map {cmap!r}; try {', '.join(near)}.")
-
-
 @dataclass(frozen=True)
 class Served:
-    """A folder that is being served on this machine.
+    """A folder that is served to browsers on this machine.
 
     Attributes
     ----------
@@ -128,8 +116,8 @@ class Served:
     url : str
         The address on this machine.
     proxied : str or None
-        The address through Jupyter, relative to its server, where jupyter-server-proxy is installed: the one
-        to use when the notebook runs elsewhere, as on a hub.
+        The address through Jupyter, relative to its server, if jupyter-server-proxy is installed. Use it when the
+        notebook runs on another machine, as on a hub.
     """
 
     port: int
@@ -137,16 +125,18 @@ class Served:
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """The address for a browser on this machine."""
         return f"http://127.0.0.1:{self.port}/"
 
     @property
     def proxied(self) -> str | None:
-        """Where a browser finds it through Jupyter, or None without jupyter-server-proxy."""
-        return proxied_address(self.port)
+        """The address through Jupyter, after the server's base path on a hub; None without jupyter-server-proxy."""
+        if importlib.util.find_spec("jupyter_server_proxy") is None:
+            return None
+        return f"{os.environ.get('JUPYTERHUB_SERVICE_PREFIX', '/').rstrip('/')}/proxy/{self.port}/"
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -167,7 +157,7 @@ def serve_folder(folder: str | Path, *, port: int = 0) -> Served:
     Raises
     ------
     FileNotFoundError
-        No `index.html` there.
+        The folder has no `index.html`.
     """
     import http.server  # brings ssl and email, 7 MB that no other map needs
 
@@ -175,22 +165,12 @@ def serve_folder(folder: str | Path, *, port: int = 0) -> Served:
         """Serves files and writes no log into the notebook."""
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+            """Write nothing."""
 
     folder = Path(folder).expanduser().resolve()
     if not (folder / "index.html").is_file():
-        raise FileNotFoundError(f"{folder} holds no index.html; make it with export_webgl first.")
+        raise FileNotFoundError(f"{folder} contains no index.html; make it with export_webgl first.")
     handler = functools.partial(Quiet, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
     threading.Thread(target=server.serve_forever, name="encoding_nb-webgl", daemon=True).start()
     return Served(server.server_address[1], server)
-
-
-def proxied_address(port: int) -> str | None:
-    """The path under which jupyter-server-proxy hands on a port of this machine; None where it is not installed.
-
-    It begins with the server's base path on a hub (`JUPYTERHUB_SERVICE_PREFIX`), else with "/".
-    """
-    if importlib.util.find_spec("jupyter_server_proxy") is None:
-        return None
-    return f"{os.environ.get('JUPYTERHUB_SERVICE_PREFIX', '/').rstrip('/')}/proxy/{port}/"

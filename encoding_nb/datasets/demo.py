@@ -18,7 +18,8 @@ itself), so that loading the demo does not run the model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, reduce
+from operator import iadd
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,7 +27,9 @@ import numpy as np
 
 from .. import brain, features
 from ..assembly import Array, Assembly, Story, Words
+from ..design import standardize
 from . import textgrid
+from ._checks import chosen
 
 DATA = Path(__file__).resolve().parent / "demo_data"
 SURFACE = brain.SHIPPED
@@ -83,45 +86,27 @@ def hemodynamic_response(n_lags: int = 15) -> Array:
 
 
 def _through_hrf(signal: Array) -> Array:
+    """The response to a signal on the feature grid, z-scored, in the rows for which there are responses."""
     from scipy.signal import lfilter
 
-    return lfilter(hemodynamic_response(), 1.0, signal, axis=0)
-
-
-def _rows(story_length: int) -> slice:
-    """The rows of a feature grid of this length for which there are responses."""
-    return slice(TRIMMED_TRS, story_length - 5)
-
-
-def _zscore(signal: Array) -> Array:
-    return (signal - signal.mean(axis=0)) / signal.std(axis=0)
-
-
-@cache
-def rois() -> dict[str, Array]:
-    """{name: (n_voxels,) bool}: the areas drawn on S1's flatmap."""
-    return brain.roi_masks(SURFACE)
+    response = lfilter(hemodynamic_response(), 1.0, signal, axis=0)
+    return standardize(response[TRIMMED_TRS : len(signal) - 5]).astype(np.float32)
 
 
 @cache
 def areas() -> dict[str, Array]:
     """{"wordrate", "language", "both", "noise": (n_voxels,) bool}: what each voxel follows."""
-    core = rois()["AC"]
-    near = _distance_mm(core) <= BELT_MM
-    belt = near & ~core
-    rng = np.random.default_rng([SEED, 1])
-    both = (core | belt) & (rng.random(core.size) < 0.25)
-    language = (belt | np.any([rois()[name] for name in LANGUAGE_ROIS], axis=0)) & ~both & ~core
-    wordrate = core & ~both
-    return {"wordrate": wordrate, "language": language, "both": both, "noise": ~(wordrate | language | both)}
-
-
-def _distance_mm(voxels: Array) -> Array:
-    """(n_voxels,) distance in mm of every voxel from the nearest of `voxels`."""
     from scipy.spatial import cKDTree
 
+    rois = brain.roi_masks(SURFACE)
+    core = rois["AC"]
     positions = np.argwhere(brain.surface_mask(SURFACE)) * VOXEL_MM
-    return cKDTree(positions[voxels]).query(positions)[0]
+    belt = (cKDTree(positions[core]).query(positions)[0] <= BELT_MM) & ~core
+    rng = np.random.default_rng([SEED, 1])
+    both = (core | belt) & (rng.random(core.size) < 0.25)
+    language = (belt | np.any([rois[name] for name in LANGUAGE_ROIS], axis=0)) & ~both & ~core
+    wordrate = core & ~both
+    return {"wordrate": wordrate, "language": language, "both": both, "noise": ~(wordrate | language | both)}
 
 
 @cache
@@ -146,16 +131,9 @@ def _stored_truth() -> dict[str, Array]:
 
 def signal(name: str, words: Words) -> Array:
     """(n_rows, n_voxels) float32: what a story evokes, unit variance in voxels that follow something."""
-    mixing, components = _mixing(), _stored_truth()[name]
-    rows = _rows(len(components))
-    language = _zscore(_through_hrf(components)[rows]).astype(np.float32)
-    rate = (
-        _zscore(_through_hrf(features.word_rate(words, tr_times(words)))[rows])
-        .astype(np.float32)
-        .reshape(-1, 1)
-    )
-    mixed = language @ mixing["language"]
-    mixed += rate * mixing["wordrate"]
+    mixing = _mixing()
+    mixed = _through_hrf(_stored_truth()[name]) @ mixing["language"]
+    mixed += _through_hrf(features.word_rate(words, tr_times(words))) * mixing["wordrate"]
     spread = mixed.std(axis=0)
     return mixed / np.where(spread > 0, spread, 1)
 
@@ -167,7 +145,7 @@ def noise(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     white = rng.standard_normal(shape, dtype=np.float32)
     white[0] /= np.sqrt(1 - NOISE_AR**2)
     white *= np.float32(np.sqrt(1 - NOISE_AR**2))
-    return lfilter(np.float32([1]), np.float32([1, -NOISE_AR]), white, axis=0)
+    return lfilter(np.array([1], np.float32), np.array([1, -NOISE_AR], np.float32), white, axis=0)
 
 
 class SimulatedRepeats:
@@ -191,7 +169,9 @@ class SimulatedRepeats:
 
     def mean(self) -> Array:
         """(n_rows, n_voxels) average over the presentations."""
-        return sum(self.presentations(range(self.shape[0]))) / np.float32(self.shape[0])
+        total = reduce(iadd, self.presentations(range(len(self))))
+        total /= np.float32(len(self))
+        return total
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -206,33 +186,27 @@ class SimulatedRepeats:
 def _story(name: str) -> Story:
     words = read_story_words(name)
     heard = SimulatedRepeats(name, words, N_REPEATS if name == TEST_STORY else 1)
-    return Story(
-        name=name,
-        words=words,
-        tr_times=tr_times(words),
-        bold=heard.mean(),
-        repeats=heard if len(heard) > 1 else None,
-    )
+    repeats = heard if len(heard) > 1 else None
+    return Story(name=name, words=words, tr_times=tr_times(words), bold=heard.mean(), repeats=repeats)
 
 
-def load() -> Assembly:
-    """The demo as an `Assembly`; some four seconds, and the same numbers every time."""
+def load(*, stories: Iterable[str] | None = None) -> Assembly:
+    """The demo as an `Assembly`; takes about four seconds and gives the same numbers every time.
+
+    Parameters
+    ----------
+    stories : names, optional
+        Keep only these.
+    """
+    names = chosen(stories, story_names(), "demo")
+    truth = {"areas": areas(), "strength": _mixing()["strength"], "model_name": "demo", "seed": SEED}
+    truth |= {"layer_idx": LAYER_IDX, "lookback": LOOKBACK, "context_type": CONTEXT_TYPE}
     return Assembly(
         subject=SUBJECT,
         tr=TR,
-        stories={name: _story(name) for name in story_names()},
-        test_stories=(TEST_STORY,),
+        stories={name: _story(name) for name in names},
+        test_stories=(TEST_STORY,) if TEST_STORY in names else (),
         surface=SURFACE,
-        rois={name: rois()[name] for name in sorted(rois())},
-        truth=MappingProxyType(
-            {
-                "areas": areas(),
-                "strength": _mixing()["strength"],
-                "model_name": "demo",
-                "layer_idx": LAYER_IDX,
-                "lookback": LOOKBACK,
-                "context_type": CONTEXT_TYPE,
-                "seed": SEED,
-            }
-        ),
+        rois=dict(sorted(brain.roi_masks(SURFACE).items())),
+        truth=MappingProxyType(truth),
     )

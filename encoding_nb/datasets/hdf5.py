@@ -1,42 +1,43 @@
-"""This package's own file of an assembly: HDF5, read story by story, and nothing in it is ever run.
+"""Save an assembly to one HDF5 file, and read it story by story; nothing in the file is executed.
 
-Numbers are plain data sets, compressed in chunks of rows, each with HDF5's own checksum; all names and texts are
-one JSON text. The rest of the file is checked by its head before the HDF5 library looks at it.
+Numbers are data sets: `bold/<number>/bold` and `bold/<number>/repeats` for each story, and `arrays/<number>` for all
+others. The data set `meta` is a JSON text with everything else: names, words, and which array belongs where.
 
-The head is one line of JSON in HDF5's user block: format, version, the file's size, where the blocks of BOLD lie, and
-a BLAKE2b digest of everything else after the head, that is, of all that says how to find and read them (a block has
-its own checksum in HDF5). The digest is quick for files of any size, and no damaged file reaches the HDF5 library,
-which is known to hang or crash on some (github.com/HDFGroup/hdf5/issues). A digest finds damage; it does not make a
-file that somebody built with intent harmless to that library.
+HDF5 itself finds damage. From version 1.10 of its format on, all that says where values are has a checksum, and here
+every data set is stored in chunks with checksums of their own (Fletcher-32 in HDF5, Adler-32 in gzip). Texts of
+variable length, as h5py writes for a str, would spoil that: they are stored without a checksum, and one changed byte
+there makes the library hang.
+
+Files of version 1, which began with a checksum in HDF5's user block, are still read.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._validation import require_path
-from ..assembly import Array, ArrayLike, Assembly, LazyArray, Story, Surface, Words, require_assembly
+from .. import _progress
+from .._files import new_file
+from .._validation import as_path
+from ..assembly import Array, ArrayLike, Assembly, LazyArray, Story, Surface, Words, check_assembly
+from ._checks import Stamp, check_unchanged, chosen, stamp_of
 
 if TYPE_CHECKING:
     import h5py
 
-
 SUFFIXES = (".h5", ".hdf5")
+FORMAT, VERSION = b"encoding_nb assembly", 2
 CHUNK_BYTES = 2**21
-READ_ROWS = 64  # copied at a time
+CHECKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
 _ARRAY = "array in data set"  # the key under which JSON names an array
-_META_BYTES = 2**28  # more text than this is no assembly
+_MOST_FOR_A_BYTE = 2000  # bytes that one compressed byte can become; gzip's limit is 1032
 
 
 def recognises(source: Path) -> bool:
@@ -50,8 +51,7 @@ def recognises(source: Path) -> bool:
 def save_assembly(assembly: Assembly, path: str | Path) -> Path:
     """Write an assembly to one HDF5 file, story by story, so that any size fits in memory.
 
-    Written under a temporary name and moved into place. BOLD and repeats are stored as float32, other arrays as
-    they are.
+    The file is complete or not written at all. BOLD and repeats are stored as float32, other arrays as they are.
 
     Returns
     -------
@@ -61,38 +61,21 @@ def save_assembly(assembly: Assembly, path: str | Path) -> Path:
     Raises
     ------
     ValueError
-        A name that does not end in .h5 or .hdf5, or a value in `truth` or a story's `extras` that is neither
-        array, number, text, list nor mapping.
+        A name that does not end in .h5 or .hdf5, or a value in `truth` or a story's `extras` that is not an array,
+        number, text, list or mapping.
     TypeError
-        An `assembly` or a `path` that is none.
+        `assembly` is not an Assembly, or `path` is not a path.
     """
     import h5py
 
-    require_assembly(assembly, "save_assembly")
-    path = require_path(path, "save_assembly")
+    check_assembly(assembly, "save_assembly")
+    path = as_path(path, "save_assembly")
     if not recognises(path):
         raise ValueError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}; try {path.stem}.h5.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    n_chunks = sum(map(_n_chunks, assembly.stories.values()))
-    head_bytes = room_for(n_chunks)
-    with _draft(path) as draft:
-        with h5py.File(draft, "w", libver=("v110", "v110"), userblock_size=head_bytes) as file:
-            _write(file, assembly)
-        write_head(draft, _blocks(draft), head_bytes)
+    with new_file(path) as draft, h5py.File(draft, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"], file.attrs["version"] = np.bytes_(FORMAT), VERSION
+        _write(file, assembly)
     return path
-
-
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-        draft.chmod(0o644)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _write(file: h5py.File, assembly: Assembly) -> None:
@@ -100,10 +83,12 @@ def _write(file: h5py.File, assembly: Assembly) -> None:
 
     def pack(value: Any, where: str) -> Any:
         if isinstance(value, (np.ndarray, LazyArray)):
-            name = str(len(arrays))
-            arrays.create_dataset(name, data=np.asarray(value))
-            return {_ARRAY: name}
-        if isinstance(value, np.generic):
+            value = np.asarray(value)
+            if value.ndim > 0:
+                name = str(len(arrays))
+                arrays.create_dataset(name, data=value, **(CHECKED if value.size else {}))
+                return {_ARRAY: name}
+        if isinstance(value, (np.ndarray, np.generic)):
             return value.item()
         if value is None or isinstance(value, (str, bool, int, float)):
             return value
@@ -119,82 +104,51 @@ def _write(file: h5py.File, assembly: Assembly) -> None:
         for name, values in (("bold", story.bold), ("repeats", story.repeats)):
             if values is not None:
                 _write_rows(group, name, values)
-        stories.append(
-            {
-                "name": story.name,
-                "words": list(story.words.text),
-                "onsets": pack(story.words.onsets, story.name),
-                "offsets": pack(story.words.offsets, story.name),
-                "tr_times": pack(story.tr_times, story.name),
-                "contexts": None
-                if story.contexts is None
-                else {k: list(v) for k, v in story.contexts.items()},
-                "extras": pack(story.extras, f"{story.name}, extras"),
-            }
-        )
+        parts: dict[str, Any] = {"onsets": story.words.onsets, "offsets": story.words.offsets}
+        parts |= {"tr_times": story.tr_times, "contexts": story.contexts, "extras": story.extras}
+        packed = {name: pack(value, f"{story.name}, {name}") for name, value in parts.items()}
+        stories.append({"name": story.name, "words": story.words.text, **packed})
     surface = assembly.surface
     meta = {
         "subject": assembly.subject,
         "tr": float(assembly.tr),
-        "test_stories": list(assembly.test_stories),
-        "surface": surface and [surface.subject, surface.transform, surface.mask, surface.store],
+        "test_stories": assembly.test_stories,
+        "surface": surface and (surface.subject, surface.transform, surface.mask, surface.store),
         "rois": pack(assembly.rois, "rois"),
-        "voxel_names": None if assembly.voxel_names is None else list(assembly.voxel_names),
+        "voxel_names": assembly.voxel_names,
         "truth": pack(assembly.truth, "truth"),
         "stories": stories,
     }
-    text = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    file.create_dataset("meta", data=text, compression="gzip")
-
-
-def _chunk(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Rows of all voxels, as many as come near to `CHUNK_BYTES`."""
-    rows = max(1, min(shape[-2], CHUNK_BYTES // (4 * max(shape[-1], 1))))
-    return (*(1 for _ in shape[:-2]), rows, max(shape[-1], 1))
-
-
-def _n_chunks(story: Story) -> int:
-    shapes = [a.shape for a in (story.bold, story.repeats) if a is not None]
-    return sum(int(np.prod([-(-n // c) for n, c in zip(s, _chunk(tuple(s)), strict=True)])) for s in shapes)
+    file.create_dataset("meta", data=np.frombuffer(json.dumps(meta).encode(), np.uint8), **CHECKED)
 
 
 def _write_rows(group: h5py.Group, name: str, values: ArrayLike) -> None:
-    """BOLD (rows, voxels) or repeats (repeats, rows, voxels), without holding more than one of a repeat."""
-    shape = tuple(int(n) for n in values.shape)
-    stored = group.create_dataset(
-        name, shape, np.float32, chunks=_chunk(shape), compression="gzip", compression_opts=1, shuffle=True,
-        fletcher32=True,
-    )  # fmt: skip
-    for repeat in range(shape[0]) if len(shape) == 3 else [...]:
-        block = np.asarray(values[repeat] if len(shape) == 3 else values[:], dtype=np.float32)
-        for start in range(0, len(block), READ_ROWS * stored.chunks[-2]):
-            rows = slice(start, start + READ_ROWS * stored.chunks[-2])
-            stored[(repeat, rows) if len(shape) == 3 else rows] = block[rows]
-
-
-def _blocks(path: Path) -> list[tuple[int, int]]:
-    """(start, size) in the file of each chunk of BOLD and of repeats."""
-    import h5py
-
-    blocks: list[tuple[int, int]] = []
-    with h5py.File(path, "r") as file, path.open("rb") as raw:
-        for group in file["bold"].values():
-            for stored in group.values():
-                # versions of HDF5 count a chunk's place from the file's start or from the head's end
-                first = stored.id.get_chunk_info(0)
-                raw.seek(first.byte_offset)
-                _, content = stored.id.read_direct_chunk(first.chunk_offset)
-                shift = 0 if raw.read(first.size) == content else file.userblock_size
-                infos = map(stored.id.get_chunk_info, range(stored.id.get_num_chunks()))
-                blocks += [(int(info.byte_offset) + shift, int(info.size)) for info in infos]
-    return blocks
+    """BOLD (rows, voxels), or repeats (repeats, rows, voxels) one after another."""
+    *first, n_rows, n_voxels = shape = tuple(int(n) for n in values.shape)
+    rows_of_a_chunk = max(1, min(n_rows, CHUNK_BYTES // (4 * n_voxels)))
+    chunk = (*(1 for _ in first), rows_of_a_chunk, n_voxels)
+    stored = group.create_dataset(name, shape, np.float32, chunks=chunk, **CHECKED)
+    for part in range(shape[0]) if first else [slice(None)]:
+        stored[part] = np.asarray(values[part], dtype=np.float32)
 
 
 # ---------------------------------------------------------------------- reading
 
 
+@contextlib.contextmanager
+def opened(path: Path, advice: str) -> Iterator[h5py.File]:
+    """An HDF5 file to read; a ValueError with the path and `advice` where h5py, or this block, finds it damaged."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as HDF5 ({error}); {advice}.") from error
+
+
 def load(source: Path, *, stories: Iterable[str] | None = None) -> Assembly:
-    """Open what `save_assembly` wrote; BOLD is read when it is indexed.
+    """Open a file that `save_assembly` wrote; BOLD is read when it is indexed.
 
     Parameters
     ----------
@@ -205,197 +159,89 @@ def load(source: Path, *, stories: Iterable[str] | None = None) -> Assembly:
     Raises
     ------
     ValueError
-        Another kind of file, a newer version, damage, or a story that is not there.
+        Another kind of file, a newer version, damage, or a story that the file does not have.
     """
-    check_head(source)
-    try:
-        return _read(source, None if stories is None else list(stories))
-    except (AttributeError, KeyError, LookupError, OSError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{source}: the assembly in it makes no sense ({error}); write it again.") from error
+    advice = "it is damaged or not a file of save_assembly: copy it again or save the assembly again"
+    assembly = None
+    with opened(source, advice) as file:
+        version = _version(file, source)
+        if version in (1, VERSION):
+            assembly = _read(file, source)
+    if assembly is None:
+        other = "another HDF5 file; to open a story of ds003020, pass the data set's folder"
+        got = other if version is None else f"version {version}; update encoding_nb"
+        raise ValueError(f"{source}: expected a file of save_assembly, version {VERSION}, got {got}.")
+    kept = {name: assembly.stories[name] for name in chosen(stories, assembly.stories, source)}
+    return replace(assembly, stories=kept, test_stories=tuple(n for n in assembly.test_stories if n in kept))
 
 
-def _read(source: Path, names: list[str] | None) -> Assembly:
-    import h5py
+def _version(file: h5py.File, source: Path) -> int | None:
+    """The version of the format; None for another HDF5 file."""
+    if file.attrs.get("format") == FORMAT:
+        return int(file.attrs["version"])
+    with source.open("rb") as raw:
+        return 1 if file.userblock_size and FORMAT in raw.read(512) else None
 
-    with h5py.File(source, "r", locking="best-effort") as file:
-        if file["meta"].size > _META_BYTES:
-            raise ValueError(f"{source}: {file['meta'].size} bytes of text are no assembly.")
-        meta = json.loads(file["meta"][:].tobytes())
-        arrays = file["arrays"]
 
-        def unpack(value: Any) -> Any:
-            if isinstance(value, dict):
-                if _ARRAY in value:
-                    return arrays[value[_ARRAY]][()]
-                return {key: unpack(item) for key, item in value.items()}
-            return [unpack(item) for item in value] if isinstance(value, list) else value
+def _read(file: h5py.File, source: Path) -> Assembly:
+    meta = json.loads(_stored(file, "meta")[:].tobytes())
 
-        there = [story["name"] for story in meta["stories"]]
-        unknown = [name for name in names or () if name not in there]
-        if unknown or names == []:
-            raise ValueError(f"No story {', '.join(unknown)!r} in {source}; it has {', '.join(there)}.")
-        stories = {
-            story["name"]: _read_story(file, source, number, story, unpack)
-            for number, story in enumerate(meta["stories"])
-            if names is None or story["name"] in names
-        }
-        voxel_names = meta["voxel_names"]
-        return Assembly(
-            subject=meta["subject"],
-            tr=meta["tr"],
-            stories=stories,
-            test_stories=tuple(name for name in meta["test_stories"] if name in stories),
-            surface=_read_surface(meta["surface"]),
-            rois=unpack(meta["rois"]),
-            voxel_names=None if voxel_names is None else tuple(voxel_names),
-            truth=unpack(meta["truth"]),
+    def unpack(value: Any) -> Any:
+        if isinstance(value, dict):
+            if _ARRAY in value:
+                return _stored(file, f"arrays/{value[_ARRAY]}")[()]
+            return {key: unpack(item) for key, item in value.items()}
+        return [unpack(item) for item in value] if isinstance(value, list) else value
+
+    stamp = stamp_of(source)
+
+    def lazy(name: str) -> LazyArray:
+        stored = _stored(file, name)
+        return LazyArray(stored.shape, stored.dtype, partial(_read_rows, source, stamp, name))
+
+    stories = {}
+    for number, story in enumerate(meta["stories"]):
+        group = f"bold/{number}"
+        stories[story["name"]] = Story(
+            name=story["name"],
+            words=Words(tuple(story["words"]), unpack(story["onsets"]), unpack(story["offsets"])),
+            tr_times=unpack(story["tr_times"]),
+            bold=lazy(f"{group}/bold"),
+            repeats=lazy(f"{group}/repeats") if "repeats" in file[group] else None,
+            contexts=story["contexts"] and {kind: tuple(texts) for kind, texts in story["contexts"].items()},
+            extras=unpack(story["extras"]),
         )
-
-
-def _read_surface(parts: list[str | None] | None) -> Surface | None:
-    if not parts:
-        return None
-    surface = Surface(*parts)
-    if surface.store is not None and not (Path(surface.store) / surface.subject).is_dir():
-        warnings.warn(
-            f"The surface of {surface.subject} is not at {surface.store} any more; pycortex's own store is used.",
-            stacklevel=5,
-        )
-        return Surface(surface.subject, surface.transform, surface.mask)
-    return surface
-
-
-def _read_story(file: h5py.File, source: Path, number: int, story: Mapping[str, Any], unpack: Any) -> Story:
-    group = file[f"bold/{number}"]
-    contexts = story["contexts"]
-    return Story(
-        name=story["name"],
-        words=Words(tuple(story["words"]), unpack(story["onsets"]), unpack(story["offsets"])),
-        tr_times=unpack(story["tr_times"]),
-        bold=_lazy(source, group["bold"]),
-        repeats=_lazy(source, group["repeats"]) if "repeats" in group else None,
-        contexts=None if contexts is None else {kind: tuple(texts) for kind, texts in contexts.items()},
-        extras=unpack(story["extras"]),
+    return Assembly(
+        subject=meta["subject"],
+        tr=meta["tr"],
+        stories=stories,
+        test_stories=tuple(meta["test_stories"]),
+        surface=_read_surface(meta["surface"]),
+        rois=unpack(meta["rois"]),
+        voxel_names=meta["voxel_names"] and tuple(meta["voxel_names"]),
+        truth=unpack(meta["truth"]),
     )
 
 
-def _lazy(source: Path, stored: h5py.Dataset) -> LazyArray:
-    return LazyArray(stored.shape, stored.dtype, partial(_read_rows, source, stored.name))
+def _stored(file: h5py.File, name: str) -> h5py.Dataset:
+    """A data set whose values are in this file, and as many as its bytes can hold."""
+    stored = file[name]
+    elsewhere = stored.external or stored.is_virtual or stored.file.filename != file.filename
+    if elsewhere or stored.nbytes > _MOST_FOR_A_BYTE * stored.id.get_storage_size():
+        raise ValueError(f"the values of {name} are not in the file")
+    return stored
 
 
-def _read_rows(source: Path, name: str, key: tuple[int | slice, ...]) -> Array:
-    import h5py
-
-    try:
-        with h5py.File(source, "r", locking="best-effort") as file:
-            return np.asarray(file[name][key])
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{source}: {name} cannot be read ({error}); the file is damaged.") from error
+def _read_rows(source: Path, stamp: Stamp, name: str, key: tuple[int | slice, ...]) -> Array:
+    check_unchanged(source, stamp)
+    with opened(source, f"{name} is damaged: copy the file again") as file:
+        return np.asarray(file[name][key])
 
 
-FORMAT = "encoding_nb assembly"
-VERSION = 1
-_MOST_BYTES = 2**26
-
-
-def room_for(n_blocks: int) -> int:
-    """Bytes of a head for this many blocks: a power of two, as HDF5 wants it."""
-    return 1 << (1024 + 48 * n_blocks).bit_length()
-
-
-def write_head(draft: Path, blocks: Sequence[tuple[int, int]], head_bytes: int) -> None:
-    """Fill the head of a file whose HDF5 part is written and closed; `blocks` are (start, size) in the file."""
-    size = draft.stat().st_size
-    blocks = sorted(blocks)
-    head = {
-        "format": FORMAT,
-        "version": VERSION,
-        "size": size,
-        "head_bytes": head_bytes,
-        "blocks": blocks,
-    }
-    head["blake2b"] = _digest(draft, head)
-    text = json.dumps(head).encode()
-    if len(text) >= head_bytes:
-        raise ValueError(f"{draft}: the head needs {len(text)} of {head_bytes} bytes.")
-    with draft.open("r+b") as file:
-        file.write(text.ljust(head_bytes - 1) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _digest(path: Path, head: Mapping[str, Any]) -> str:
-    """BLAKE2b of the head's own numbers and of everything behind the head that is no block of BOLD."""
-    digest = blake2b(json.dumps([head["version"], head["size"], head["blocks"]]).encode(), digest_size=16)
-    with path.open("rb") as file:
-        at = head["head_bytes"]
-        for start, n in [*head["blocks"], (head["size"], 0)]:
-            file.seek(at)
-            while at < start:
-                piece = file.read(min(start - at, 2**20))
-                if not piece:
-                    return ""
-                digest.update(piece)
-                at += len(piece)
-            at = start + n
-    return digest.hexdigest()
-
-
-def check_head(source: Path) -> None:
-    """Refuse a file that is not what `save_assembly` wrote, byte for byte but for its blocks of BOLD.
-
-    Raises
-    ------
-    ValueError
-        Another kind of file, another version, a file that is cut off or damaged.
-    """
-    with source.open("rb") as file:
-        start = file.read(512)
-        if start.startswith(b"\x89HDF"):
-            raise ValueError(
-                f"{source}: expected a file written by save_assembly, got another HDF5 file; a ds003020 story is "
-                f"opened by its data set's folder."
-            )
-        text = start + file.read(_head_bytes(start) - 512)
-    try:
-        head = json.loads(text)
-        good = head["format"] == FORMAT and type(head["version"]) is int
-    except (ValueError, KeyError, TypeError, RecursionError):
-        good = False
-    if not good:
-        raise ValueError(
-            f"{source}: expected a file written by save_assembly; its head is another or damaged."
-        )
-    if head["version"] != VERSION:
-        raise ValueError(
-            f"{source}: it has format version {head['version']}, this package reads {VERSION}; update encoding_nb."
-        )
-    if not _head_is_sound(head) or head["size"] != source.stat().st_size:
-        raise ValueError(
-            f"{source}: expected {head.get('size')} bytes, got {source.stat().st_size}; it is cut off or damaged, "
-            f"copy it again."
-        )
-    if _digest(source, head) != head.get("blake2b"):
-        raise ValueError(f"{source}: its checksum is wrong; it is damaged, copy it again.")
-
-
-def _head_bytes(start: bytes) -> int:
-    """Length of the head; what is no head is read to 512 bytes only."""
-    key = b'"head_bytes": '
-    if FORMAT.encode() not in start or key not in start:
-        return 512
-    digits = start[start.index(key) + len(key) :].split(b",")[0]
-    return max(512, min(int(digits), 2**26)) if digits.isdigit() and len(digits) < 10 else 512
-
-
-def _head_is_sound(head: Mapping[str, Any]) -> bool:
-    blocks, size, at = head.get("blocks"), head.get("size"), head.get("head_bytes")
-    if type(size) is not int or type(at) is not int or not isinstance(blocks, list):
-        return False
-    for block in blocks:
-        if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int for n in block):
-            return False
-        if not at <= block[0] <= block[0] + block[1] <= size:
-            return False
-        at = block[0] + block[1]
-    return True
+def _read_surface(parts: list[str | None] | None) -> Surface | None:
+    surface = Surface(*parts) if parts else None
+    if surface and surface.store and not (Path(surface.store) / surface.subject).is_dir():
+        moved = f"The surface of {surface.subject} is no longer at {surface.store}"
+        _progress.warn(f"{moved}; pycortex's own store is used.", stacklevel=5)
+        return replace(surface, store=None)
+    return surface

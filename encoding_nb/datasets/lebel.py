@@ -13,22 +13,19 @@ own code does it (github.com/HuthLab/deep-fMRI-dataset).
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import _progress
+from .._validation import check_choice
 from ..assembly import Array, Assembly, LazyArray, Story, Surface, check_words_in_run
-from ._download import check_downloaded, is_downloaded
+from ._checks import check_downloaded, chosen, is_downloaded
+from .hdf5 import opened
 from .textgrid import read_textgrid
-
-if TYPE_CHECKING:
-    import h5py
-
 
 TR = 2.0  # seconds
 SECONDS_BEFORE = 10.0  # scanned before the sound starts
@@ -36,7 +33,7 @@ UNSAMPLED_TRS = 5  # at the end of a run
 TRIMMED_TRS = 20  # ten at each end of a run, not in the responses
 TEST_STORY = "wheretheressmoke"
 SUBJECTS = tuple(f"UTS{number:02d}" for number in range(1, 10))
-NAN_RULES = ("zero", "keep")
+ADVICE = "it is cut off or damaged: download it again"
 HOW_TO_GET = "get it with `python -m encoding_nb fetch`, or `git annex get` in a clone"
 
 # LITcoder's default list (github.com/GT-LIT-Lab/litcoder_core, encoding/assembly/lebel_processor.py)
@@ -63,10 +60,9 @@ def _is_root(folder: Path) -> bool:
 def _near_roots(folder: Path) -> list[Path]:
     """Data sets above or right below a folder."""
     above = [parent for parent in folder.resolve().parents[:4] if _is_root(parent)]
-    try:
+    with suppress(OSError):
         return above or [child for child in sorted(folder.iterdir()) if child.is_dir() and _is_root(child)]
-    except OSError:
-        return above
+    return above
 
 
 def load(
@@ -81,18 +77,18 @@ def load(
 
     Parameters
     ----------
-    source : folder that holds `derivative`
-    subject : "UTS01" to "UTS09"; None takes the only one that is there
+    source : folder that contains `derivative`
+    subject : "UTS01" to "UTS09"; None takes the only subject in the folder
     stories : names, or a list by its name
         "litcoder" (25) or "authors" (27, of five sessions), each with the test story; None takes all that are
         downloaded.
     repeats : bool
-        Whether the test story's single presentations come too (for the noise ceiling); they are read, some
-        2 GB, when the ceiling is made.
+        Whether to include the test story's single presentations (for the noise ceiling); they are read, about
+        2 GB, when the ceiling is computed.
     nan : "zero" or "keep"
-        What becomes of NaN in the responses: 0, as in the authors' decoding code
-        (github.com/HuthLab/semantic-decoding), with a warning that counts them, once per story; or kept, so
-        that a fit refuses them.
+        "zero" replaces NaN in the responses by 0, as the authors' decoding code does
+        (github.com/HuthLab/semantic-decoding), with a warning that counts them, once per story; "keep" leaves them,
+        and a fit refuses them.
 
     Returns
     -------
@@ -103,18 +99,34 @@ def load(
     FileNotFoundError
         Files that were not downloaded.
     ValueError
-        A wrong folder, a subject or story that is not there, rows that do not match respdict.json, voxels that
-        differ between stories or from every mask of the subject.
+        A wrong folder, an unknown subject or story, rows that do not match respdict.json, voxels that differ between
+        stories or from every mask of the subject.
     """
-    if nan not in NAN_RULES:
-        raise ValueError(f"nan: expected one of {', '.join(NAN_RULES)}, got {nan!r}.")
-    derivative = find_derivative(source)
+    check_choice(nan, "nan", ("zero", "keep"))
+    if not _is_root(source):
+        near = _near_roots(source)
+        advice = f"pass {near[0]}" if near else "pass the folder that contains 'derivative'"
+        raise ValueError(
+            f"{source}: expected ds003020, a folder with derivative/preprocessed_data; {advice}."
+        )
+    derivative = source / "derivative"
     subject = _subject(derivative, subject)
     folder = derivative / "preprocessed_data" / subject
-    n_trs = _respdict(derivative / "respdict.json")
+    table = derivative / "respdict.json"
+    check_downloaded(table, how=HOW_TO_GET)
+    n_trs = None
+    with suppress(ValueError):
+        n_trs = json.loads(table.read_text(encoding="utf-8"))
+    if not isinstance(n_trs, dict) or not all(type(n) is int for n in n_trs.values()):
+        raise ValueError(f"{table}: expected JSON with the number of TRs of each story; download it again.")
     names = _story_names(folder, stories)
     made = {name: _story(derivative, folder, name, n_trs, repeats=repeats, nan=nan) for name in names}
-    n_voxels = _voxel_count(folder, made)
+    first = next(iter(made.values()))
+    n_voxels = first.bold.shape[1]
+    for story in made.values():
+        if story.bold.shape[1] != n_voxels:
+            problem = f"{story.name}.hf5 has {story.bold.shape[1]} voxels but {first.name}.hf5 has {n_voxels}"
+            raise ValueError(f"{folder}: {problem}; they come from different masks, download both again.")
     return Assembly(
         subject=subject,
         tr=TR,
@@ -124,71 +136,36 @@ def load(
     )
 
 
-def find_derivative(source: Path) -> Path:
-    """The folder `derivative` of a data set; a wrong level is answered with the right one."""
-    if _is_root(source):
-        return source / "derivative"
-    near = _near_roots(source)
-    advice = f"pass {near[0]}" if near else "pass the folder that holds 'derivative'"
-    raise ValueError(
-        f"{source}: expected ds003020's own folder, with derivative/preprocessed_data; {advice}."
-    )
-
-
 def _subject(derivative: Path, subject: str | None) -> str:
-    there = sorted(path.name for path in (derivative / "preprocessed_data").iterdir() if path.is_dir())
-    if subject is None and len(there) == 1:
-        return there[0]
-    if subject not in there:
-        problem = "name a subject" if subject is None else f"no subject {subject!r}"
-        raise ValueError(
-            f"{derivative / 'preprocessed_data'}: {problem}; there {'is' if len(there) == 1 else 'are'} "
-            f"{', '.join(there) or 'none'}."
-        )
+    folder = derivative / "preprocessed_data"
+    known = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    if subject is None and len(known) == 1:
+        return known[0]
+    if subject not in known:
+        problem = "pass subject=" if subject is None else f"no subject {subject!r}"
+        raise ValueError(f"{folder}: {problem}; it has {', '.join(known) or 'none'}.")
     return subject
 
 
-def _respdict(path: Path) -> Mapping[str, int]:
-    check_downloaded(path, how=HOW_TO_GET)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: expected JSON with TRs by story, got {error}.") from error
-    if not isinstance(found, dict) or not all(type(n) is int for n in found.values()):
-        raise ValueError(f"{path}: expected a whole number of TRs for each story; download it again.")
-    return found
-
-
-def chosen_stories(stories: str | Iterable[str]) -> tuple[str, ...]:
+def story_list(stories: str | Iterable[str], lists: Mapping[str, Iterable[str]] = STORY_LISTS) -> list[str]:
     """Names of stories from names or from the name of a list."""
     if not isinstance(stories, str):
-        return tuple(stories)
-    if stories not in STORY_LISTS:
-        raise ValueError(
-            f"stories: expected a list of names or one of {', '.join(map(repr, STORY_LISTS))}, got {stories!r}."
-        )
-    return STORY_LISTS[stories]
+        return list(stories)
+    return list(lists[check_choice(stories, "stories, if not a list of names,", lists)])
 
 
-def _story_names(folder: Path, stories: str | Iterable[str] | None) -> Sequence[str]:
+def _story_names(folder: Path, stories: str | Iterable[str] | None) -> list[str]:
     """Training stories in alphabetical order, the test story last."""
     listed = sorted(path.stem for path in folder.glob("*.hf5"))
-    if stories is None:
+    if stories is not None:
+        names = chosen(story_list(stories), listed, folder)
+    else:
         names = [name for name in listed if is_downloaded(folder / f"{name}.hf5")]
         if not names:
             raise FileNotFoundError(f"{folder}: none of {len(listed)} stories is downloaded; {HOW_TO_GET}.")
         if len(names) < len(listed):
-            warnings.warn(
-                f"{folder}: {len(listed) - len(names)} of {len(listed)} stories are not downloaded and are left "
-                f"out.",
-                stacklevel=4,
-            )
-    else:
-        names = list(dict.fromkeys(chosen_stories(stories)))
-        unknown = [name for name in names if name not in listed]
-        if unknown or not names:
-            there = ", ".join(listed) or "none"
-            raise ValueError(f"{folder}: no story {', '.join(unknown) or 'was named'}; there are {there}.")
+            left_out = f"{len(listed) - len(names)} of {len(listed)} stories"
+            _progress.warn(f"{folder}: {left_out} are not downloaded and are left out.", stacklevel=4)
     return sorted(names, key=lambda name: (name == TEST_STORY, name))
 
 
@@ -196,15 +173,15 @@ def _story(
     derivative: Path, folder: Path, name: str, n_trs: Mapping[str, int], *, repeats: bool, nan: str
 ) -> Story:
     if name not in n_trs:
-        raise ValueError(f"{derivative / 'respdict.json'}: story {name} is not in it; download it again.")
+        raise ValueError(f"{derivative / 'respdict.json'}: story {name} is missing; download the file again.")
     path, transcript = folder / f"{name}.hf5", derivative / "TextGrids" / f"{name}.TextGrid"
     check_downloaded(path, how=HOW_TO_GET)
     check_downloaded(transcript, how=HOW_TO_GET)
     bold = _lazy(path, "data", 2, nan)
     if bold.shape[0] != n_trs[name] - TRIMMED_TRS:
         raise ValueError(
-            f"{path}: expected {n_trs[name] - TRIMMED_TRS} rows for story {name}, {TRIMMED_TRS} less than the "
-            f"{n_trs[name]} TRs of respdict.json, got {bold.shape[0]}; they come from different versions."
+            f"{path}: expected {n_trs[name] - TRIMMED_TRS} rows for the {n_trs[name]} TRs of respdict.json, got "
+            f"{bold.shape[0]}; they come from different versions."
         )
     story = Story(
         name=name,
@@ -217,115 +194,63 @@ def _story(
     return story
 
 
-def _lazy(path: Path, dataset: str, n_axes: int, nan: str) -> LazyArray:
+def _lazy(path: Path, name: str, n_axes: int, nan: str) -> LazyArray:
     """A data set of an HDF5 file, read when it is indexed; its kind is checked now."""
-    with _hdf5(path) as file:
-        stored = file.get(dataset)
-        # whatever stands under the name has a type and a shape only where it is a data set
+    with opened(path, ADVICE) as file:
+        stored = file.get(name)
+        # anything may have this name; only a data set has a type and a shape
         kind, shape = getattr(stored, "dtype", np.dtype(object)).kind, getattr(stored, "shape", None) or ()
-        there = [f"{key} {getattr(item, 'shape', '')}" for key, item in file.items()]
+        found = ", ".join(f"{key} {getattr(item, 'shape', '')}" for key, item in file.items()) or "nothing"
     if kind != "f" or len(shape) != n_axes or 0 in shape:
-        raise ValueError(
-            f"{path}: expected numbers {dataset!r} with {n_axes} axes, got {', '.join(there) or 'nothing'}."
-        )
-    told = [0]  # the most voxels with NaN that a warning has named
-    return LazyArray(shape, np.float32, partial(_read_rows, path, dataset, nan, told))
+        raise ValueError(f"{path}: expected numbers {name!r} with {n_axes} axes, got {found}.")
+    reported = [0]  # the most voxels with NaN that a warning has named
+    return LazyArray(shape, np.float32, partial(_read_rows, path, name, nan, reported))
 
 
-@contextmanager
-def _hdf5(path: Path) -> Iterator[h5py.File]:
-    """An open file; whatever h5py raises on a damaged one is a ValueError with the file's name."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            yield file
-    except (AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be read as HDF5 ({error}); is it whole? download it again."
-        ) from error
-
-
-def _read_rows(path: Path, dataset: str, nan: str, told: list[int], key: tuple[int | slice, ...]) -> Array:
-    with _hdf5(path) as file:
-        values = np.asarray(file[dataset].astype(np.float32)[key])
-    return values if nan == "keep" else _without_nan(values, path, told)
-
-
-def _without_nan(values: Array, path: Path, told: list[int]) -> Array:
-    """NaN becomes 0; a warning says so once, and again only when more voxels turn out to hold some."""
+def _read_rows(path: Path, name: str, nan: str, reported: list[int], key: tuple[int | slice, ...]) -> Array:
+    """Values as float32. NaN become 0; a warning says so, and again only when more voxels turn out to have some."""
+    with opened(path, ADVICE) as file:
+        values = np.asarray(file[name].astype(np.float32)[key])
     missing = np.isnan(values)
-    if not missing.any():
+    if nan == "keep" or not missing.any():
         return values
-    values = np.where(missing, np.float32(0), values)
     last = missing.shape[-1] if missing.ndim else 1
     n_voxels = int(missing.reshape(-1, last).any(axis=0).sum())
-    if n_voxels > told[0]:
-        told[0] = n_voxels
-        warnings.warn(
-            f"{path}: {int(missing.sum())} NaN in {n_voxels} of {last} voxels become 0; nan='keep' leaves them.",
-            stacklevel=4,
-        )
-    return values
-
-
-def _voxel_count(folder: Path, stories: Mapping[str, Story]) -> int:
-    counts = {name: int(story.bold.shape[1]) for name, story in stories.items()}
-    first, n_voxels = next(iter(counts.items()))
-    for name, count in counts.items():
-        if count != n_voxels:
-            raise ValueError(
-                f"{folder / name}.hf5 has {count} voxels but {first}.hf5 has {n_voxels}; all stories of a subject "
-                f"must come from the same mask: download both again."
-            )
-    return n_voxels
+    if n_voxels > reported[0]:
+        reported[0] = n_voxels
+        count = f"{int(missing.sum())} NaN in {n_voxels} of {last} voxels"
+        _progress.warn(f"{path}: {count} become 0; nan='keep' leaves them.", stacklevel=3)
+    return np.where(missing, np.float32(0), values)
 
 
 def _surface(store: Path, subject: str, n_voxels: int) -> Surface | None:
-    """The subject's own surface with the mask that holds as many voxels as the responses."""
-    transform = f"{subject}_auto"
-    folder = store / subject / "transforms" / transform
-    listed = sorted({*folder.glob("mask_*.nii.gz"), folder / "mask_thick.nii.gz"}, key=_preference)
-    masks = [path for path in listed if is_downloaded(path)]
-    if not masks:
-        warnings.warn(
-            f"{store / subject}: no mask of transform {transform} is downloaded, so there are no flatmaps; "
-            f"{HOW_TO_GET}.",
-            stacklevel=3,
-        )
-        return None
-    counts = {}
-    for path in masks:
-        counts[_mask_name(path)] = _mask_size(path)
-        if counts[_mask_name(path)] == n_voxels:
-            return Surface(subject, transform, _mask_name(path), str(store.resolve()))
-    got = ", ".join(f"{name} {count}" for name, count in counts.items())
-    if absent := [_mask_name(path) for path in listed if path not in masks]:
-        warnings.warn(
-            f"{folder}: the mask {', '.join(absent)} is not downloaded, and no other has the {n_voxels} voxels of the "
-            f"responses ({got}), so there are no flatmaps; {HOW_TO_GET}.",
-            stacklevel=3,
-        )
-        return None
-    raise ValueError(
-        f"{folder}: expected a mask of {n_voxels} voxels, as the responses of {subject} have, got {got}; "
-        f"responses and pycortex-db come from different versions."
-    )
-
-
-def _mask_name(path: Path) -> str:
-    return path.name.removeprefix("mask_").removesuffix(".nii.gz")
-
-
-def _preference(path: Path) -> tuple[bool, str]:
-    """`thick` first: every subject has it, and its voxels are the responses' columns."""
-    return (_mask_name(path) != "thick", path.name)
-
-
-def _mask_size(path: Path) -> int:
+    """The subject's own surface, with the mask that has as many voxels as the responses."""
     import nibabel
 
-    try:
-        return int(np.count_nonzero(np.asanyarray(nibabel.load(path).dataobj)))
-    except (OSError, ValueError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
-        raise ValueError(f"{path}: cannot be read as a NIfTI mask ({error}); download it again.") from error
+    transform = f"{subject}_auto"
+    folder = store / subject / "transforms" / transform
+    # "thick" first: every subject has it, and its voxels are the responses' columns
+    masks = dict.fromkeys([folder / "mask_thick.nii.gz", *sorted(folder.glob("mask_*.nii.gz"))])
+    counts, absent = {}, []
+    for path in masks:
+        name = path.name.removeprefix("mask_").removesuffix(".nii.gz")
+        if not is_downloaded(path):
+            absent.append(name)
+            continue
+        try:
+            counts[name] = np.count_nonzero(np.asanyarray(nibabel.load(path).dataobj))  # type: ignore[attr-defined]
+        except (OSError, ValueError, EOFError, nibabel.filebasedimages.ImageFileError) as error:
+            raise ValueError(f"{path}: cannot be read as a mask ({error}); download it again.") from error
+        if counts[name] == n_voxels:
+            return Surface(subject, transform, name, str(store.resolve()))
+    got = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    if not absent:
+        raise ValueError(
+            f"{folder}: no mask has the responses' {n_voxels} voxels, got {got}; download both again."
+        )
+    _progress.warn(
+        f"{folder}: the mask {', '.join(absent)} is not downloaded, and no other has the {n_voxels} voxels of the "
+        f"responses (got {got}), so there are no flatmaps; {HOW_TO_GET}.",
+        stacklevel=4,
+    )
+    return None

@@ -1,7 +1,7 @@
-"""Download parts of ds003020: only what is asked for, resumed after a break, verified.
+"""Download the stories of ds003020 that you ask for: resumed after a break, verified.
 
-Sizes and MD5 come from the data set's own git-annex keys, which its git repository on GitHub holds in the place of
-each file; the content comes from OpenNeuro's public bucket over HTTPS.
+Sizes and MD5 come from the data set's git repository on GitHub, which has a git-annex key in place of each file; the
+files come from OpenNeuro's public bucket over HTTPS.
 """
 
 from __future__ import annotations
@@ -12,25 +12,15 @@ import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import md5
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from .._validation import require_path
-from ._download import (
-    TIMEOUT,
-    FetchProgress,
-    Meter,
-    RemoteFile,
-    download_file,
-    is_downloaded,
-    parse_pointer,
-    part_bytes,
-    shown,
-)
-from .lebel import LITCODER_STORIES, STORY_LISTS, SUBJECTS, chosen_stories
+from .._validation import as_path, check_choice
+from ._checks import chosen, is_downloaded
+from ._download import TIMEOUT, FetchProgress, Meter, RemoteFile, download_file, part_bytes, remote_file
+from .lebel import LITCODER_STORIES, STORY_LISTS, SUBJECTS, story_list
 
 BUCKET = "https://s3.amazonaws.com/openneuro.org"  # path of a file: BUCKET/ds003020/<path>
 KEYS = "https://raw.githubusercontent.com/OpenNeuroDatasets/ds003020/HEAD"  # KEYS/<path>: its annex pointer
@@ -46,28 +36,26 @@ class FetchPlan:
 
     Attributes
     ----------
-    folder : where the data set is, or is to be
+    folder : the data set's folder
     files : all that was asked for
-    missing : those of them that are not there yet
+    missing : those of them that are still to be downloaded
+    base_url : where they come from
     """
 
     folder: Path
     files: tuple[RemoteFile, ...]
     missing: tuple[RemoteFile, ...]
+    base_url: str
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes to download, less what an earlier attempt left behind."""
+        """Bytes to download, less those that an earlier attempt left."""
         return sum(f.size - part_bytes(self.folder / f.path, f.size) for f in self.missing)
 
     def __repr__(self) -> str:
-        return f"FetchPlan({self})"
-
-    def __str__(self) -> str:
-        there = len(self.files) - len(self.missing)
         return (
             f"{self.missing_bytes / 1e9:.2f} GB in {len(self.missing)} files to download into {self.folder}; "
-            f"{there} of {len(self.files)} are there already"
+            f"{len(self.files) - len(self.missing)} of {len(self.files)} are downloaded already"
         )
 
 
@@ -79,112 +67,85 @@ def fetch_lebel(
     surfaces: bool = True,
     dry_run: bool = False,
     progress: bool | Callable[[FetchProgress], None] = True,
-    base_url: str = BUCKET,
-    key_url: str = KEYS,
+    base_url: str | None = None,
+    key_url: str | None = None,
 ) -> Path | FetchPlan:
     """Download one subject's stories of ds003020 (LeBel et al., 2023; licence CC0), ready for `load_assembly`.
 
     Parameters
     ----------
     data_dir : folder
-        The data set's own; made if missing. Files that are there with their full size are kept.
+        The data set's folder; made if missing. Files in it that have their full size are kept.
     subject : "UTS01" to "UTS09"
     stories : names, or "litcoder", "authors" or "all"
-        None takes LITcoder's 25. A story has some 270 MB; the test story wheretheressmoke holds its repeats,
+        None takes LITcoder's 25. A story has about 270 MB; the test story wheretheressmoke includes its repeats,
         2.4 GB for UTS03.
     surfaces : bool
-        The subject's pycortex files, for flatmaps, too.
+        Whether to download the subject's pycortex files too, for flatmaps.
     dry_run : bool
         Only find out what would be downloaded, and return that.
     progress : bool or function
-        On standard error the size of it all, before anything comes, and a bar with rate and time left; or a
-        function that is given each `FetchProgress`.
-    base_url, key_url : where files and their annex keys come from
+        True shows the total size on standard error before the download starts, then a bar with rate and time left.
+        A function is called with each `FetchProgress`.
+    base_url, key_url : str, optional
+        Where files and their annex keys come from; None takes OpenNeuro's public bucket and its GitHub repository.
 
     Returns
     -------
     Path
-        The data set's folder; of a dry run the `FetchPlan`, with its files and their sizes.
+        The data set's folder; for a dry run the `FetchPlan`, with its files and their sizes.
 
     Raises
     ------
     ValueError
-        An unknown subject or story (the known ones are listed), or a file whose size or MD5 is not that of its key.
+        An unknown subject or story (the known ones are listed), or a file whose size or MD5 differs from its key.
     OSError
-        No connection, or too little space on the disk; what was downloaded so far stays and is used next time.
+        No connection, or too little space on the disk; what was downloaded so far is kept and used next time.
     """
+    import requests
     from tqdm import tqdm
 
-    plan = plan_lebel(
-        data_dir, subject=subject, stories=stories, surfaces=surfaces, base_url=base_url, key_url=key_url
-    )
+    folder = as_path(data_dir, "fetch_lebel")
+    check_choice(subject, "subject", SUBJECTS)
+    base, keys = base_url or BUCKET, key_url or KEYS
+    with requests.Session() as session:  # about 100 small requests
+        responses = f"derivative/preprocessed_data/{subject}/"
+        known = tuple(Path(path).stem for path in _listing(session, base, responses) if path.endswith(".hf5"))
+        names = story_list(LITCODER_STORIES if stories is None else stories, {**STORY_LISTS, "all": known})
+        paths = ["derivative/respdict.json"]
+        for name in chosen(names, known, f"stories: {subject}"):
+            paths += [f"{responses}{name}.hf5", f"derivative/TextGrids/{name}.TextGrid"]
+        if surfaces:
+            paths += _listing(session, base, f"derivative/pycortex-db/{subject}/")
+        with ThreadPoolExecutor(8) as pool:
+            answers = pool.map(lambda path: _get(session, f"{keys}/{quote(path)}").content, paths)
+            files = tuple(map(remote_file, paths, answers))
+    # a file was verified before it got its name, so its size is enough
+    whole = {
+        f for f in files if is_downloaded(folder / f.path) and (folder / f.path).stat().st_size == f.size
+    }
+    plan = FetchPlan(folder, files, tuple(f for f in files if f not in whole), base)
     _log.info("%s", plan)
     if progress is True:
         tqdm.write(str(plan), file=sys.stderr)
     if dry_run:
         return plan
-    fetch(plan, progress=progress, base_url=base_url)
+    fetch(plan, progress=progress)
     return plan.folder
 
 
 # ---------------------------------------------------------------------- what to download
 
 
-def plan_lebel(
-    data_dir: str | Path,
-    *,
-    subject: str,
-    stories: str | Iterable[str] | None = None,
-    surfaces: bool = True,
-    base_url: str = BUCKET,
-    key_url: str = KEYS,
-) -> FetchPlan:
-    """What `fetch_lebel` would download; asks for listings and keys, some 100 small requests."""
-    if subject not in SUBJECTS:
-        raise ValueError(f"subject: expected one of {', '.join(SUBJECTS)}, got {subject!r}.")
-    import requests
-
-    folder = require_path(data_dir, "fetch_lebel")
-    with requests.Session() as session:
-        responses = f"derivative/preprocessed_data/{subject}/"
-        there = [Path(path).stem for path in _listing(session, base_url, responses) if path.endswith(".hf5")]
-        names = _names(stories, there, subject)
-        paths = ["derivative/respdict.json"]
-        for name in names:
-            paths += [f"{responses}{name}.hf5", f"derivative/TextGrids/{name}.TextGrid"]
-        if surfaces:
-            paths += _listing(session, base_url, f"derivative/pycortex-db/{subject}/")
-        with ThreadPoolExecutor(8) as pool:
-            files = tuple(pool.map(lambda path: _remote_file(session, key_url, path), paths))
-    missing = tuple(f for f in files if not _is_whole(folder / f.path, f.size))
-    return FetchPlan(folder, files, missing)
-
-
-def _names(stories: str | Iterable[str] | None, there: list[str], subject: str) -> tuple[str, ...]:
-    if stories is None:
-        stories = LITCODER_STORIES
-    if isinstance(stories, str) and stories == "all":
-        stories = there
-    if isinstance(stories, str) and stories not in STORY_LISTS:
-        raise ValueError(f"stories: expected names, 'all', 'litcoder' or 'authors', got {stories!r}.")
-    names = tuple(dict.fromkeys(chosen_stories(stories)))
-    unknown = [name for name in names if name not in there]
-    if unknown or not names:
-        problem = f"{subject} has no story {', '.join(unknown)}" if unknown else "no story was named"
-        raise ValueError(f"stories: {problem}; there are {', '.join(sorted(there)) or 'none'}.")
-    return names
-
-
 def _get(session: Any, url: str, **options: Any) -> Any:
-    """A small response; no connection is an OSError, a refusal (as requests has it) too."""
+    """A small response; an OSError without a connection or where the server refuses."""
     import requests
 
     try:
         response = session.get(url, timeout=TIMEOUT, **options)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise OSError(
-            f"{url} could not be reached ({type(error).__name__}); check the network and its proxy, and run it again: "
-            f"what was downloaded so far is kept."
+            f"{url} could not be reached ({type(error).__name__}); check the network, then run it again to continue."
         ) from error
     response.raise_for_status()
     return response
@@ -199,68 +160,39 @@ def _listing(session: Any, base_url: str, prefix: str) -> list[str]:
         try:
             root = ElementTree.fromstring(content)
         except ElementTree.ParseError as error:
-            raise OSError(
-                f"{base_url}: expected a listing of {prefix}, got something else ({error})."
-            ) from error
-        found = {element.tag.split("}")[-1]: element.text for element in root}
-        for element in root.iter():
-            if element.tag.split("}")[-1] == "Key" and element.text and not element.text.endswith("/"):
-                paths.append(_safe_path(element.text.removeprefix(f"{DATASET}/")))
-        if found.get("IsTruncated") != "true":
+            raise OSError(f"{base_url}: expected a listing of {prefix} ({error}).") from error
+        keys = [element.text or "" for element in root.iterfind(".//{*}Key")]
+        new = [key.removeprefix(f"{DATASET}/") for key in keys if key and not key.endswith("/")]
+        for path in new:
+            if not path.startswith(prefix) or "\\" in path or ":" in path or ".." in path.split("/"):
+                raise ValueError(
+                    f"The server lists {path!r}, which is outside of {prefix}; nothing was downloaded."
+                )
+        paths += new
+        if root.findtext("{*}IsTruncated") != "true":
             return paths
-        query["continuation-token"] = found.get("NextContinuationToken") or ""
-
-
-def _safe_path(path: str) -> str:
-    """A path that stays within the data set's folder, whatever a server says."""
-    if path.startswith("/") or "\\" in path or ":" in path or ".." in path.split("/"):
-        raise ValueError(
-            f"A listing holds the path {path!r}, which leads out of the data set; nothing was done."
-        )
-    return path
-
-
-def _remote_file(session: Any, key_url: str, path: str) -> RemoteFile:
-    """Size and MD5 of a file, from its annex key or, for a file that git itself holds, from its content."""
-    content = _get(session, f"{key_url}/{quote(path)}").content
-    key = parse_pointer(content[:1000].decode("utf-8", errors="replace"))
-    if key is not None:
-        return RemoteFile(path, key.size, key.md5)
-    return RemoteFile(path, len(content), md5(content, usedforsecurity=False).hexdigest())
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """A file was verified before it got its name, so its size is enough."""
-    return path.is_file() and path.stat().st_size == size and is_downloaded(path)
+        token = root.findtext("{*}NextContinuationToken") or ""
+        if not new or token == query.get("continuation-token"):
+            raise OSError(f"{base_url}: the listing of {prefix} does not end.")
+        query["continuation-token"] = token
 
 
 # ---------------------------------------------------------------------- the download
 
 
-def fetch(
-    plan: FetchPlan, *, progress: bool | Callable[[FetchProgress], None] = True, base_url: str = BUCKET
-) -> None:
-    """Download what a plan misses. Errors as `fetch_lebel`."""
-    import pooch
-
+def fetch(plan: FetchPlan, *, progress: bool | Callable[[FetchProgress], None] = True) -> None:
+    """Download the missing files of a plan. Errors as `fetch_lebel`."""
     if not plan.missing:
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(plan.folder).free
     if plan.missing_bytes + _SPACE_LEFT > free:
         raise OSError(
-            f"{plan.folder}: {plan.missing_bytes / 1e9:.2f} GB are needed, {free / 1e9:.2f} GB are free; make room or "
-            f"ask for fewer stories."
+            f"{plan.folder}: {plan.missing_bytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free; make room or take "
+            f"fewer stories."
         )
-    quiet = pooch.get_logger()
-    before = quiet.level
-    quiet.setLevel("WARNING")  # pooch logs each file and its hash
-    try:
-        with shown(progress) as show:
-            meter = Meter(plan.missing_bytes, show)
-            for file in plan.missing:
-                download_file(
-                    plan.folder / file.path, file, f"{base_url}/{DATASET}/{quote(file.path)}", meter
-                )
-    finally:
-        quiet.setLevel(before)
+    meter = Meter(plan.missing_bytes, progress)
+    with meter.bar:
+        for file in plan.missing:
+            url = f"{plan.base_url}/{DATASET}/{quote(file.path)}"
+            download_file(plan.folder / file.path, file, url, meter)

@@ -1,11 +1,11 @@
-"""LITcoder's assemblies: the pickles that its `save_assembly` writes, read without LITcoder.
+"""Read LITcoder's assemblies: the pickles that its `save_assembly` writes, without LITcoder.
 
 Field by field as LITcoder defines them (github.com/GT-LIT-Lab/litcoder_core, encoding/assembly/story_data.py):
 `brain_data`, `stimuli` (a window of text per word), `split_indices` (the number of words before each TR, as for
 `np.split`), `tr_times`, `data_times` (the middle of each word), `words`, and, where they were made,
 `word_rates`, `temporal_baseline`, `mask_indices` and `audio_path`.
 
-The arrays stay in the pickle until they are read, so that an assembly of many gigabytes opens at once; the
+The arrays stay in the pickle until they are read, so that an assembly of many gigabytes opens in seconds; the
 pickle's second copy of all BOLD (`data`) is never read.
 """
 
@@ -13,17 +13,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._validation import check_choice
 from ..assembly import Array, Assembly, LazyArray, Story, Surface, Words, check_words_in_run
 from ..features import CONTEXT_TYPES
+from ._checks import chosen
 from ._pickles import Record, read_pickle
 
-ASSEMBLY = ("encoding.assembly.assemblies", "SimpleNeuroidAssembly")
-STORY = ("encoding.assembly.story_data", "StoryData")
+
+class PickledAssembly(Record):
+    """In place of LITcoder's SimpleNeuroidAssembly."""
+
+
+class PickledStory(Record):
+    """In place of LITcoder's StoryData."""
+
+
+CLASSES = {
+    ("encoding.assembly.assemblies", "SimpleNeuroidAssembly"): PickledAssembly,
+    ("encoding.assembly.story_data", "StoryData"): PickledStory,
+}
 NEEDED = ("brain_data", "stimuli", "split_indices", "tr_times", "data_times", "words")
 EXTRAS = ("split_indices", "word_rates", "temporal_baseline", "audio_path", "mask_indices")
 SUFFIXES = (".pkl", ".pickle")
@@ -46,37 +60,37 @@ def load(
     """A LITcoder pickle as an `Assembly`.
 
     The last story is the test story where LITcoder holds out a story (`validation_method` "outer"); its BOLD
-    is trimmed as the preset "lebel" says, where the data are LeBel's.
+    is trimmed by the preset "lebel" where the data are LeBel's.
 
     Parameters
     ----------
     source : file
     subject : str, optional
-        The pickle does not say; None takes the file's name.
+        The pickle does not name it; None takes the file's name.
     stories : names, optional
         Keep only these, in the file's order.
     context_type : str, optional
-        What the stored windows are, which the pickle does not say either; None goes by how they grow.
+        How the stored windows were made, which the pickle does not say; None infers it from how they grow.
     surface : Surface, optional
-        Where the voxels lie; the pickle does not say.
+        Where the voxels are; the pickle does not say.
 
     Raises
     ------
     ValueError
-        Not a LITcoder assembly, damaged, fields or stories missing; the message gives file, story and field.
+        Not a LITcoder assembly, damaged, or without needed fields or stories; the message gives file, story and
+        field.
     """
-    if context_type is not None and context_type not in CONTEXT_TYPES:
-        raise ValueError(f"context_type: expected one of {', '.join(CONTEXT_TYPES)}, got {context_type!r}.")
-    found = read_pickle(source, classes=frozenset([ASSEMBLY, STORY]))
-    if not isinstance(found, Record) or (found.name.module, found.name.name) != ASSEMBLY:
-        what = f"{found.name.module}.{found.name.name}" if isinstance(found, Record) else type(found).__name__
-        raise ValueError(f"{source}: expected LITcoder's SimpleNeuroidAssembly, got a pickled {what}.")
+    if context_type is not None:
+        check_choice(context_type, "context_type", CONTEXT_TYPES)
+    found = read_pickle(source, classes=CLASSES)
+    if not isinstance(found, PickledAssembly):
+        raise ValueError(f"{source}: expected a SimpleNeuroidAssembly, got a {type(found).__name__}.")
     records = _story_records(found, source)
-    kept = _chosen(records, stories, source)
-    raw = {name: _raw_story(record, f"{source}, story {name!r}") for name, record in kept.items()}
-    windows = context_type or context_type_of([fields["stimuli"] for fields in raw.values()])
-    made = {name: _story(name, fields, windows, source) for name, fields in raw.items()}
-    outer = found.fields.get("validation_method", "outer") == "outer"
+    names = chosen(stories, records, source)
+    read = {name: _story(name, vars(records[name]), source) for name in names}
+    kind = context_type or context_type_of([windows for _, windows in read.values()])
+    made = {name: replace(story, contexts={kind: windows}) for name, (story, windows) in read.items()}
+    outer = vars(found).get("validation_method", "outer") == "outer"
     last = next(reversed(records))
     first = next(iter(made.values()))
     return Assembly(
@@ -88,59 +102,51 @@ def load(
     )
 
 
-def _story_records(found: Record, source: Path) -> dict[str, Record]:
+def _story_records(found: PickledAssembly, source: Path) -> dict[str, PickledStory]:
     """{story: its record}, in the order of the assembly's `stories`."""
-    names, records = found.fields.get("stories"), found.fields.get("story_data")
+    names, records = vars(found).get("stories"), vars(found).get("story_data")
     good = isinstance(names, list) and isinstance(records, dict) and names
-    good = good and all(isinstance(name, str) and isinstance(records.get(name), Record) for name in names)
+    good = good and all(type(name) is str and isinstance(records.get(name), PickledStory) for name in names)
     if not good:
-        there = ", ".join(found.fields) or "none"
+        fields = ", ".join(vars(found)) or "none"
         raise ValueError(
-            f"{source}: expected a list 'stories' and a record of each in 'story_data', got fields {there}; was it "
-            f"written by LITcoder's save_assembly?"
+            f"{source}: expected a list 'stories' and a record of each in 'story_data', got the fields {fields}."
         )
     return {name: records[name] for name in names}
 
 
-def _chosen(
-    records: Mapping[str, Record], stories: Iterable[str] | None, source: Path
-) -> Mapping[str, Record]:
-    if stories is None:
-        return records
-    stories = list(stories)
-    unknown = [name for name in stories if name not in records]
-    if unknown or not stories:
-        raise ValueError(f"No story {', '.join(unknown)!r} in {source}; it has {', '.join(records)}.")
-    return {name: record for name, record in records.items() if name in stories}
-
-
-def _raw_story(record: Record, where: str) -> dict[str, Any]:
-    """A story's fields, their kinds checked: texts as tuples, numbers as arrays, BOLD still in the file."""
-    fields = record.fields
-    missing = [name for name in NEEDED if fields.get(name) is None]
+def _story(name: str, fields: Mapping[str, Any], source: Path) -> tuple[Story, tuple[str, ...]]:
+    """A story, its BOLD still in the file, and the window of text of each word."""
+    where = f"{source}, story {name!r}"
+    missing = [field for field in NEEDED if fields.get(field) is None]
     if missing:
-        there = ", ".join(name for name, value in fields.items() if value is not None) or "none"
-        raise ValueError(
-            f"{where}: expected the fields {', '.join(NEEDED)}, but {', '.join(missing)} {_are(missing)} missing; "
-            f"there: {there}."
-        )
-    raw = {name: _texts(fields[name], f"{where}, {name}") for name in ("words", "stimuli")}
-    raw |= {name: _times(fields[name], f"{where}, {name}") for name in ("tr_times", "data_times")}
-    raw["brain_data"] = _bold(fields["brain_data"], where)
-    n_words = {name: len(raw[name]) for name in ("words", "stimuli", "data_times")}
-    if len(set(n_words.values())) > 1:
-        counts = ", ".join(f"{count} {name}" for name, count in n_words.items())
-        raise ValueError(f"{where}: expected as many windows and times as words, got {counts}.")
-    if len(raw["tr_times"]) < 2:
-        raise ValueError(f"{where}: expected two or more tr_times, got {len(raw['tr_times'])}.")
-    raw["extras"] = {
-        name: _extra(fields[name], f"{where}, {name}") for name in EXTRAS if fields.get(name) is not None
-    }
-    return raw
-
-
-def _are(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+        found = ", ".join(field for field, value in fields.items() if value is not None) or "none"
+        raise ValueError(f"{where}: fields missing: {', '.join(missing)}; it has {found}.")
+    texts, windows = (_texts(fields[field], f"{where}, {field}") for field in ("words", "stimuli"))
+    tr_times, times = (_numbers(fields[field], f"{where}, {field}") for field in ("tr_times", "data_times"))
+    if np.ndim(tr_times) != 1 or np.ndim(times) != 1:
+        got = f"tr_times of shape {np.shape(tr_times)} and data_times of shape {np.shape(times)}"
+        raise ValueError(f"{where}: expected lists of times, got {got}.")
+    bold = fields["brain_data"]
+    if not isinstance(bold, LazyArray) or bold.dtype.kind not in "fiu" or bold.ndim != 2 or 0 in bold.shape:
+        raise ValueError(f"{where}, brain_data: expected numbers in (rows, voxels), got {_kind(bold)}.")
+    if not len(texts) == len(windows) == len(times):
+        got = f"{len(texts)} words, {len(windows)} stimuli, {len(times)} data_times"
+        raise ValueError(f"{where}: expected as many windows and times as words, got {got}.")
+    if len(tr_times) < 2:
+        raise ValueError(f"{where}: expected two or more tr_times, got {len(tr_times)}.")
+    extras = {field: fields[field] for field in EXTRAS if fields.get(field) is not None}
+    for field, value in extras.items():
+        if not isinstance(value, (str, bool, int, float)):
+            extras[field] = _numbers(value, f"{where}, {field}")
+    try:
+        # only the middle of each word is known: words of no length, so that `Words.times` is exact
+        words = Words(texts, times, times)
+        story = Story(name=name, words=words, tr_times=tr_times, bold=bold, extras=extras)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    check_words_in_run(story, float(np.median(np.diff(story.tr_times))), where=str(source))
+    return story, windows
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
@@ -148,12 +154,9 @@ def _texts(value: Any, where: str) -> tuple[str, ...]:
         value = value[:].tolist()
     if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
         raise ValueError(f"{where}: expected a list of texts, got {_kind(value)}.")
-    for text in set(value):  # each once: a small file may name one long text very often
+    for text in set(value):  # each once: a small file can name one long text very often
         if _SURROGATE.search(text):
-            raise ValueError(
-                f"{where}: expected texts of whole characters, got one with a half (a surrogate), which no tokenizer "
-                f"takes: {text[:40]!a}; write the assembly again from a mended transcript."
-            )
+            raise ValueError(f"{where}: {text[:40]!a} has half a character (surrogate); fix the transcript.")
     return tuple(value)
 
 
@@ -168,61 +171,18 @@ def _numbers(value: Any, where: str) -> Array:
     raise ValueError(f"{where}: expected an array of numbers, got {_kind(value)}.")
 
 
-def _times(value: Any, where: str) -> Array:
-    """(n,) seconds."""
-    times = _numbers(value, where)
-    if np.ndim(times) != 1:
-        raise ValueError(f"{where}: expected a list of times, one axis, got {_kind(value)}.")
-    return times
-
-
-def _extra(value: Any, where: str) -> Any:
-    return value if isinstance(value, (str, bool, int, float)) else _numbers(value, where)
-
-
-def _bold(value: Any, where: str) -> LazyArray:
-    if (
-        not isinstance(value, LazyArray)
-        or value.dtype.kind not in "fiu"
-        or value.ndim != 2
-        or 0 in value.shape
-    ):
-        raise ValueError(f"{where}, brain_data: expected numbers in (rows, voxels), got {_kind(value)}.")
-    return value
-
-
 def _kind(value: Any) -> str:
     if isinstance(value, LazyArray):
         return f"an array of shape {value.shape} and type {value.dtype}"
     return f"a {type(value).__name__}"
 
 
-def _story(name: str, raw: Mapping[str, Any], context_type: str, source: Path) -> Story:
-    where = f"{source}, story {name!r}"
-    try:
-        # only the middle of each word is known: words of no length, so that `Words.times` is exact
-        words = Words(raw["words"], raw["data_times"], raw["data_times"])
-        story = Story(
-            name=name,
-            words=words,
-            tr_times=raw["tr_times"],
-            bold=raw["brain_data"],
-            contexts={context_type: raw["stimuli"]},
-            extras=raw["extras"],
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    check_words_in_run(story, float(np.median(np.diff(story.tr_times))), where=str(source))
-    return story
-
-
 def context_type_of(windows: Iterable[tuple[str, ...]]) -> str:
     """The context type that windows of text look like, by how their number of words falls.
 
-    Windows of the last tokens lose about as many words as they gain; others start afresh, again and again,
-    with the new word alone ("nocontext") or with the later half of the window ("halfcontext"). A long word may
-    push out many, so that single falls do not count. Windows that never fall may be of any type, and count as
-    "fullcontext".
+    Windows of the last tokens lose about as many words as they gain; others start again and again, with the new
+    word alone ("nocontext") or with the later half of the window ("halfcontext"). A long word can push out many, so
+    single falls do not count. Windows that never fall can be of any type, and count as "fullcontext".
     """
     counts = [_word_counts(texts) for texts in windows]
     after = np.concatenate([c[1:][(c[:-1] >= 8) & (c[1:] < 0.75 * c[:-1])] for c in counts])

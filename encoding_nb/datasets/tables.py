@@ -1,6 +1,6 @@
-"""Word timings as tables: BIDS events files, and others with a column each for onset and word.
+"""Read word timings from tables: BIDS events files, and others with a column each for onset and word.
 
-BIDS: tab-separated, `onset` and `duration` in seconds, "n/a" for what is missing (bids-specification.readthedocs.io,
+BIDS: tab-separated, `onset` and `duration` in seconds, "n/a" for missing values (bids-specification.readthedocs.io,
 "Task events").
 """
 
@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 import math
-import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from .._validation import require_path
+from .. import _progress
+from .._validation import as_path, shorten
 from ..assembly import Words
-from ._download import check_downloaded
+from ._checks import check_downloaded
 
 WORD_COLUMNS = ("word", "words", "text", "token", "value", "trial_type")  # tried in this order
 MISSING = ("n/a", "")
@@ -35,14 +37,14 @@ def read_word_table(
     ----------
     path : file, .tsv, or .csv with commas; UTF-8, first line the columns' names
     word_column : str, optional
-        None takes the first there is of `WORD_COLUMNS`.
+        None takes the first of `WORD_COLUMNS` that the table has.
     onset_column : str
         Seconds from the start of the sound.
     duration_column : str, optional
-        Seconds. None takes "duration", if there is one. Without durations, or where one is "n/a", a word ends as it
-        starts.
+        Seconds. None takes "duration" if the table has it. Without a duration, or where it is "n/a", a word ends when
+        it starts.
     lower : bool
-        Words come in lower case.
+        Whether to convert words to lower case.
 
     Returns
     -------
@@ -53,80 +55,67 @@ def read_word_table(
     FileNotFoundError
         No such file, or one that was not downloaded.
     ValueError
-        Columns that are not there, times that are no numbers or out of order; the message gives file and line.
+        Columns that are missing, times that are not numbers or not in order; the message gives file and line.
     TypeError
-        A `path` that is none.
+        `path` is not a path.
     """
-    path = require_path(path, "read_word_table")
+    path = as_path(path, "read_word_table")
     check_downloaded(path, how="check the path")
     columns, rows = _read_rows(path)
     found = [name for name in ([word_column] if word_column else WORD_COLUMNS) if name in columns]
+    got = ", ".join(columns) or "none"
     if onset_column not in columns or not found:
-        wanted = word_column or " or ".join(WORD_COLUMNS)
-        raise ValueError(
-            f"{path}: expected the columns {onset_column!r} and {wanted!r}, got {', '.join(columns) or 'none'}; name "
-            f"them with onset_column and word_column."
-        )
+        wanted = f"{onset_column!r} and {word_column or ' or '.join(WORD_COLUMNS)!r}"
+        raise ValueError(f"{path}: expected the columns {wanted}, got {got}; set onset_column, word_column.")
     if duration_column is not None and duration_column not in columns:
-        raise ValueError(
-            f"{path}: expected the column {duration_column!r}, got {', '.join(columns)}; leave duration_column out if "
-            f"there are no durations."
-        )
+        raise ValueError(f"{path}: expected the column {duration_column!r}, got {got}; omit duration_column.")
     duration_column = duration_column or "duration"
-    words, onsets, offsets = [], [], []
-    for line, row in rows:
+    entries = []
+    for where, row in rows.items():
         text = row[found[0]].strip()
         if text.lower() in MISSING:
             continue
-        onset = _seconds(row[onset_column], onset_column, path, line)
+        onset = _seconds(row[onset_column], f"{where}: expected {onset_column}")
         length = row.get(duration_column, "").strip()
-        words.append(text.lower() if lower else text)
-        onsets.append(onset)
-        offsets.append(onset + (0.0 if length in MISSING else _seconds(length, duration_column, path, line)))
-    if not words:
-        raise ValueError(f"{path}: none of its {len(rows)} rows holds a word in column {found[0]!r}.")
-    if len(words) < len(rows):
-        warnings.warn(
-            f"{path}: {len(rows) - len(words)} of {len(rows)} rows have no word and are left out.",
-            stacklevel=2,
-        )
+        duration = 0.0 if length in MISSING else _seconds(length, f"{where}: expected {duration_column}")
+        entries.append((text.lower() if lower else text, onset, onset + duration))
+    if not entries:
+        raise ValueError(f"{path}: none of its {len(rows)} rows has a word in column {found[0]!r}.")
+    if len(entries) < len(rows):
+        left_out = f"{len(rows) - len(entries)} of {len(rows)} rows"
+        _progress.warn(f"{path}: {left_out} have no word and are left out.", stacklevel=2)
+    words, onsets, offsets = zip(*entries, strict=True)
     try:
-        return Words(tuple(words), np.array(onsets), np.array(offsets))
+        return Words(words, np.array(onsets), np.array(offsets))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Names of the columns, and each row with its line number."""
+def _read_rows(path: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Names of the columns, and {file and line: a row's cells by column}."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path}: expected UTF-8 text, got byte {error.start} that is none; save it as UTF-8."
-        ) from error
-    delimiter = "," if path.suffix.lower() == ".csv" else "\t"
-    # a quotation mark in a BIDS table is a character like any other
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    try:
-        cells = list(csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"{path}: cannot be read as a table ({error}).") from error
+        comma = path.suffix.lower() == ".csv"
+        # a quotation mark in a BIDS table is a character like any other
+        dialect: dict[str, Any] = {"quoting": csv.QUOTE_MINIMAL if comma else csv.QUOTE_NONE}
+        cells = list(csv.reader(lines, delimiter="," if comma else "\t", strict=True, **dialect))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: cannot be read as a UTF-8 table ({error}); save it as UTF-8.") from error
     columns = [name.strip() for name in cells[0]] if cells else []
-    rows = []
+    rows = {}
     for line, row in enumerate(cells[1:], start=2):
         if not any(cell.strip() for cell in row):
             continue
         if len(row) != len(columns):
             raise ValueError(f"{path}, line {line}: expected {len(columns)} columns, got {len(row)}.")
-        rows.append((line, dict(zip(columns, row, strict=True))))
+        rows[f"{path}, line {line}"] = dict(zip(columns, row, strict=True))
     return columns, rows
 
 
-def _seconds(text: str, column: str, path: Path, line: int) -> float:
-    try:
+def _seconds(text: str, expected: str) -> float:
+    seconds = math.nan
+    with suppress(ValueError):
         seconds = float(text)
-    except ValueError:
-        seconds = math.nan
     if not math.isfinite(seconds):
-        raise ValueError(f"{path}, line {line}: expected {column} in seconds, got {text.strip()[:40]!r}.")
+        raise ValueError(f"{expected} in seconds, got {shorten(repr(text.strip()))}.")
     return seconds

@@ -1,18 +1,20 @@
 """Features of words, downsampled to TRs: Lanczos, sinc, averages, sums, last word, Gabor.
 
-Sums run in float64; what comes back has the precision of what was given (float64 stays float64, everything
-else is float32). A word's place among the TRs is decided by its time, or by split indices where given.
+Sums are computed in float64; the result has the precision of the features (float64 stays float64, everything else is
+float32). A word's time decides to which TR it belongs, or split indices where they are given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-Array = np.ndarray
+from .._columns import Array
+from .._validation import check_choice
 
 
 def downsample(
@@ -64,37 +66,29 @@ def downsample(
         that are not finite, TRs that run backwards.
     """
     features, data_times, tr_times = _checked(features, data_times, tr_times)
-    if method not in DOWNSAMPLERS:
-        raise ValueError(
-            f"downsample: method {method!r} is not known; expected one of {', '.join(DOWNSAMPLERS)}."
-        )
+    check_choice(method, "downsample: method", DOWNSAMPLERS)
     if method in ("lanczos", "sinc"):
-        _refuse_filter(window, cutoff_mult)
-    options = dict(
-        split_indices=split_indices,
-        window=window,
-        cutoff_mult=cutoff_mult,
-        rectify=rectify,
-        causal=causal,
-        renorm=renorm,
-        freqs=freqs,
-        sigma=sigma,
-    )
-    result = DOWNSAMPLERS[method](np.asarray(features, dtype=np.float64), data_times, tr_times, options)
+        _check_filter("window", window, 1, "lobes of 1 or more, such as 3")
+        _check_filter("cutoff_mult", cutoff_mult, 0, "a finite multiple of the TR rate above 0, such as 1.0")
+    # Each method has the options that it names.
+    options = {
+        "split_indices": split_indices,
+        "window": window,
+        "cutoff_mult": cutoff_mult,
+        "rectify": rectify,
+    }
+    options |= {"causal": causal, "renorm": renorm, "freqs": freqs, "sigma": sigma}
+    result = DOWNSAMPLERS[method](np.asarray(features, np.float64), data_times, tr_times, **options)
     return result.astype(features.dtype, copy=False)
 
 
-def _refuse_filter(window: float, cutoff_mult: float) -> None:
-    for name, value, least in (("window", window, 1), ("cutoff_mult", cutoff_mult, 0)):
-        try:
-            good = np.isfinite(value) and (value >= 1 if least else value > 0)
-        except TypeError:
-            good = False
-        if not good:
-            expected = "lobes of 1 or more" if least else "a finite multiple of the TR rate above 0"
-            raise ValueError(
-                f"downsample: expected {name} as {expected}, got {value!r}; the usual one is {3 if least else 1.0}."
-            )
+def _check_filter(name: str, value: Any, least: int, expected: str) -> None:
+    try:
+        good = np.isfinite(value) and value >= least and value > 0
+    except TypeError:
+        good = False
+    if not good:
+        raise ValueError(f"downsample: expected {name} as {expected}; got {value!r}.")
 
 
 def _checked(features: Array, data_times: Array, tr_times: Array) -> tuple[Array, Array, Array]:
@@ -105,7 +99,7 @@ def _checked(features: Array, data_times: Array, tr_times: Array) -> tuple[Array
     if features.ndim != 2 or data_times.shape != (len(features),):
         raise ValueError(
             f"downsample: expected features (n_words, n_features) with one time per word, got features "
-            f"{features.shape} and {data_times.shape} times; pass the words' own times."
+            f"{features.shape} and {data_times.shape} times; pass the times of these words."
         )
     if len(features) == 0:
         raise ValueError("downsample: expected at least one word, got none; leave the story out.")
@@ -113,26 +107,25 @@ def _checked(features: Array, data_times: Array, tr_times: Array) -> tuple[Array
         raise ValueError(
             "downsample: expected two or more TR times that increase; sort them or check their source."
         )
-    _refuse_nonfinite(features, "features")
-    _refuse_nonfinite(data_times, "word times")
+    for values, what in ((features, "features"), (data_times, "word times")):
+        with np.errstate(all="ignore"):
+            if np.isfinite(values.sum(axis=0)).all():
+                continue  # a sum is finite only where all its parts are; that is quicker than to look at each
+        finite = np.isfinite(values)
+        if not finite.all():
+            rows = np.unique(np.nonzero(~finite)[0])
+            raise ValueError(
+                f"downsample: {int((~finite).sum())} of {values.size} {what} are not finite, in {len(rows)} words "
+                f"(first: word {rows[0]}); recompute the features or leave those words out."
+            )
     return features, data_times, tr_times
-
-
-def _refuse_nonfinite(values: Array, what: str) -> None:
-    with np.errstate(all="ignore"):
-        if np.isfinite(values.sum(axis=0)).all():
-            return  # a sum is finite only where all its parts are; that is quicker than to look at each
-    finite = np.isfinite(values)
-    if not finite.all():
-        rows = np.unique(np.nonzero(~finite)[0])
-        raise ValueError(
-            f"downsample: {int((~finite).sum())} of {values.size} {what} are not finite, in {len(rows)} "
-            f"words (first: word {rows[0]}); recompute the features or leave those words out."
-        )
 
 
 def _tr_seconds(tr_times: Array) -> float:
     return float(np.mean(np.diff(tr_times)))
+
+
+# ---------------------------------------------------------------------- filters
 
 
 def _windowed(
@@ -151,16 +144,15 @@ def _windowed(
 
 
 def lanczos_weights(
-    data_times: Array, tr_times: Array, *, window: float = 3, cutoff_mult: float = 1.0
-) -> Any:
+    data_times: Array, tr_times: Array, *, window: float = 3, cutoff_mult: float = 1.0, **_: Any
+) -> sparse.csr_array:
     """Sparse (n_trs, n_words) weights sinc(x) sinc(x / window), |x| <= window, x in periods of the cutoff."""
     cutoff = cutoff_mult / _tr_seconds(tr_times)
-    return _windowed(
-        data_times,
-        tr_times,
-        window / cutoff,
-        lambda seconds: np.sinc(seconds * cutoff) * np.sinc(seconds * cutoff / window),
-    )
+
+    def kernel(seconds: Array) -> Array:
+        return np.sinc(seconds * cutoff) * np.sinc(seconds * cutoff / window)
+
+    return _windowed(data_times, tr_times, window / cutoff, kernel)
 
 
 def sinc_weights(
@@ -171,7 +163,8 @@ def sinc_weights(
     cutoff_mult: float = 1.0,
     causal: bool = False,
     renorm: bool = True,
-) -> Any:
+    **_: Any,
+) -> sparse.csr_array:
     """Sparse (n_trs, n_words) weights 2B sinc(2B t) for |t| <= window / 2B; the peak at t = 0 is 2B."""
     rate = 2 * cutoff_mult / _tr_seconds(tr_times)
 
@@ -186,30 +179,23 @@ def sinc_weights(
     return sparse.diags_array(1 / np.where(totals == 0, 1.0, totals)) @ weights
 
 
-def _filtered(weights: Any, features: Array, rectify: bool) -> Array:
-    if not rectify:
+def _filter(
+    weights: Callable[..., sparse.csr_array], features: Array, *times: Array, **options: Any
+) -> Array:
+    weights = weights(*times, **options)
+    if not options["rectify"]:
         return weights @ features
     return np.hstack([weights @ np.minimum(features, 0), weights @ np.maximum(features, 0)])
 
 
-def _lanczos(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    weights = lanczos_weights(
-        data_times, tr_times, window=options["window"], cutoff_mult=options["cutoff_mult"]
-    )
-    return _filtered(weights, features, options["rectify"])
-
-
-def _sinc(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    names = ("window", "cutoff_mult", "causal", "renorm")
-    weights = sinc_weights(data_times, tr_times, **{name: options[name] for name in names})
-    return _filtered(weights, features, options["rectify"])
+# ---------------------------------------------------------------------- the words of a TR
 
 
 def words_to_trs(data_times: Array, tr_times: Array, *, split_indices: Sequence[int] | None = None) -> Array:
-    """(n_words,) int: the TR each word belongs to, -1 for words outside all TRs.
+    """(n_words,) int: the TR that each word belongs to, -1 for words outside all TRs.
 
-    By `split_indices` where given, otherwise TR i holds the words within half a TR of its time
-    (the earlier moment included, the later not).
+    By `split_indices` where they are given; otherwise TR i has the words within half a TR of its time (the earlier
+    moment included, the later not).
     """
     if split_indices is not None:
         return _split_to_trs(np.asarray(split_indices), len(data_times), len(tr_times))
@@ -220,55 +206,44 @@ def words_to_trs(data_times: Array, tr_times: Array, *, split_indices: Sequence[
 
 
 def _split_to_trs(split_indices: Array, n_words: int, n_trs: int) -> Array:
-    wrong = split_indices.shape != (n_trs - 1,)
-    if not wrong:
-        bounds = np.concatenate([[0], split_indices, [n_words]])
-        wrong = bool(np.any(np.diff(bounds) < 0))
-    if wrong:
-        raise ValueError(
-            f"downsample: expected {n_trs - 1} split indices that do not decrease, from 0 to {n_words} (the "
-            f"first word of each TR but the first), got {split_indices.shape}; split_indices=None uses times."
-        )
-    return np.repeat(np.arange(n_trs), np.diff(bounds))
+    if split_indices.shape == (n_trs - 1,):
+        lengths = np.diff(np.concatenate([[0], split_indices, [n_words]]))
+        if (lengths >= 0).all():
+            return np.repeat(np.arange(n_trs), lengths)
+    raise ValueError(
+        f"downsample: expected {n_trs - 1} split indices that do not decrease, from 0 to {n_words} (the "
+        f"first word of each TR but the first), got {split_indices.shape}; split_indices=None uses times."
+    )
 
 
-def _membership(trs: Array, n_trs: int) -> Any:
-    """Sparse (n_trs, n_words) of ones where a word is in a TR."""
+def _sum(features: Array, data_times: Array, tr_times: Array, *, split_indices: Any, **_: Any) -> Array:
+    trs = words_to_trs(data_times, tr_times, split_indices=split_indices)
     words = np.flatnonzero(trs >= 0)
-    return sparse.csr_array((np.ones(len(words)), (trs[words], words)), shape=(n_trs, len(trs)))
+    ones = sparse.csr_array((np.ones(len(words)), (trs[words], words)), shape=(len(tr_times), len(trs)))
+    return ones @ features
 
 
-def _sum(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    trs = words_to_trs(data_times, tr_times, split_indices=options["split_indices"])
-    return _membership(trs, len(tr_times)) @ features
+def _average(features: Array, *times: Array, **options: Any) -> Array:
+    counts = _sum(np.ones((len(features), 1)), *times, **options)
+    return _sum(features, *times, **options) / np.maximum(counts, 1)
 
 
-def _average(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    trs = words_to_trs(data_times, tr_times, split_indices=options["split_indices"])
-    counts = np.bincount(trs[trs >= 0], minlength=len(tr_times))
-    return (_membership(trs, len(tr_times)) @ features) / np.maximum(counts, 1)[:, None]
+def _rect(features: Array, *times: Array, **options: Any) -> Array:
+    # a boxcar in time whatever the boundaries are: that is its difference from "average"
+    return _average(features, *times, **options | {"split_indices": None})
 
 
-def _rect(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    # a boxcar in time whatever the boundaries say: that is what sets it apart from "average"
-    return _average(features, data_times, tr_times, {**options, "split_indices": None})
-
-
-def _last(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    trs = words_to_trs(data_times, tr_times, split_indices=options["split_indices"])
-    result = np.zeros((len(tr_times), features.shape[1]))
+def _last(features: Array, data_times: Array, tr_times: Array, *, split_indices: Any, **_: Any) -> Array:
+    trs = words_to_trs(data_times, tr_times, split_indices=split_indices)
     words = np.flatnonzero(trs >= 0)
-    if options["split_indices"] is None:
+    if split_indices is None:
         words = words[np.argsort(data_times[words], kind="stable")]
     last_word = np.full(len(tr_times), -1)
     last_word[trs[words]] = words
-    filled = last_word >= 0
-    result[filled] = features[last_word[filled]]
-    return result
+    return np.where(last_word[:, None] >= 0, features[last_word], 0.0)
 
 
-def _gabor(features: Array, data_times: Array, tr_times: Array, options: dict) -> Array:
-    freqs, sigma = options["freqs"], options["sigma"]
+def _gabor(features: Array, data_times: Array, tr_times: Array, *, freqs: Any, sigma: Any, **_: Any) -> Array:
     if freqs is None or sigma is None or len(freqs) == 0 or sigma <= 0:
         raise ValueError(
             f"downsample: method 'gabor' expects freqs (Hz) and sigma (s) above 0, got freqs={freqs} and "
@@ -284,12 +259,12 @@ def _gabor(features: Array, data_times: Array, tr_times: Array, options: dict) -
     return np.stack(amplitudes, axis=-1).reshape(len(tr_times), -1)
 
 
-DOWNSAMPLERS: dict[str, Callable[[Array, Array, Array, dict], Array]] = {
-    "lanczos": _lanczos,
+DOWNSAMPLERS: dict[str, Callable[..., Array]] = {
+    "lanczos": partial(_filter, lanczos_weights),
     "rect": _rect,
     "average": _average,
     "sum": _sum,
     "last": _last,
-    "sinc": _sinc,
+    "sinc": partial(_filter, sinc_weights),
     "gabor": _gabor,
 }

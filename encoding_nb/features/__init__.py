@@ -3,7 +3,6 @@
 from .activations import (
     PROCESSINGS,
     ActivationSpec,
-    activations_cached,
     check_spec,
     default_memory,
     device_problem,
@@ -22,7 +21,6 @@ from .spaces import (
     is_vector_file,
     joined_features,
     stored_contexts,
-    story_features,
     word_rate,
 )
 from .tokens import CONTEXT_TYPES, context_windows, tokenize_words
@@ -36,7 +34,6 @@ __all__ = [
     "JoinedFeatures",
     "ModelError",
     "ModelInfo",
-    "activations_cached",
     "available_models",
     "cache_info",
     "check_spec",
@@ -54,7 +51,6 @@ __all__ = [
     "prune_cache",
     "store_folder",
     "stored_contexts",
-    "story_features",
     "token_embeddings",
     "tokenize_words",
     "word_rate",

@@ -1,47 +1,54 @@
-"""A language model's activations for the words of a story, kept on disk for the next time.
+"""A language model's activations for the words of a story, kept on disk for the next call.
 
-Token windows (`tokens`) go through a model (`models`, `language_model`), and the activations are kept layer by
-layer (`cache`): the first call for a story costs passes through the model, every other layer of it and every
-later call only reads a file.
+Token windows (`tokens`) are passed through a model (`models`, `language_model`), and each layer's activations are kept
+in a file (`cache`). The first call for a story runs the model; calls for its other layers, and later calls, read a
+file.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
-from tempfile import mkdtemp
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import _machine, _progress
-from .._files import cache_folder
-from .cache import STORAGES, entry_path, read_layer, store_folder, write_layer
+from .. import _progress
+from .._files import cache_folder, digest
+from .._validation import describe, shorten
+from .cache import STORAGES, entry_path, read_array, store_folder, write_array
 from .language_model import (
     DTYPES,
+    check_device,
+    check_memory,
     choose_device,
     extract,
     first_token,
     load_model,
     load_tokenizer,
-    refuse_unknown_device,
 )
 from .models import ModelError, ModelInfo, files_problem, identity, model_folder, model_info
-from .tokens import CONTEXT_TYPES, Windows, check_context, context_windows, stored_windows, tokenize_words
+from .tokens import (
+    CONTEXT_TYPES,
+    TokenWindows,
+    check_context,
+    context_windows,
+    stored_windows,
+    tokenize_words,
+)
 
 Array = np.ndarray
 
-# raised by hand whenever the meaning of a kept number changes
-CACHE_VERSION = 1
+# to raise by hand whenever the meaning of a kept number, or the form of a file, changes
+CACHE_VERSION = 2
+PROCESSINGS = ("raw", "litcoder")
 
 
 @dataclass(frozen=True)
 class ActivationSpec:
-    """Which numbers of which model: everything that changes a word's activations, except the layer.
+    """Everything that decides a word's activations, except the layer.
 
     Attributes
     ----------
@@ -53,8 +60,8 @@ class ActivationSpec:
     processing : "raw", the published weights; "litcoder", what LITcoder's folded and centred model gives
     dtype : precision of the model; "float16" and "bfloat16" on a GPU only
     revision : a hub model's branch, tag or commit
-    storage : precision of what is kept on disk; "float16" halves it and rounds. On the demo (`benchmarks/features.py`)
-        no voxel's r moves by more than 2.2e-4, but for 7 of 21,229 whose alpha falls otherwise (up to 0.06)
+    storage : precision on disk; "float16" needs half the space and rounds. On the demo (`benchmarks/features.py`) no
+        voxel's r changes by more than 2.2e-4, except in 7 of 21,229 voxels that get another alpha (up to 0.06)
     """
 
     model_name: str
@@ -69,7 +76,7 @@ class ActivationSpec:
 
     @property
     def approximate(self) -> bool:
-        """Whether windows differ from the lookback asked for; to be said wherever results are shown."""
+        """Whether windows differ from the requested lookback; shown wherever results are shown."""
         return self.context_type == "strided"
 
 
@@ -77,7 +84,7 @@ class ActivationSpec:
 
 
 def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) -> dict[str, str]:
-    """Problems of these activations: {field: one sentence}, empty where there are none.
+    """Problems of these activations, {field: one sentence}; empty where there are none.
 
     Reads the model's configuration, not its weights.
 
@@ -86,16 +93,16 @@ def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) ->
     spec : ActivationSpec
     layer_idx : int
     stored : bool
-        Whether windows that came with the data are read: lookback and stride are then not used, nor looked at.
+        Whether windows that came with the data are read; lookback and stride are then neither used nor checked.
 
     Raises
     ------
     TypeError
-        No ActivationSpec, such as a model's name.
+        Not an ActivationSpec (a model's name, for example).
     """
     if not isinstance(spec, ActivationSpec):
         raise TypeError(
-            f"Expected an ActivationSpec, got {spec!r}; write ActivationSpec('demo', lookback=64), for one."
+            f"Expected an ActivationSpec, got {describe(spec)}; for example ActivationSpec('demo', lookback=64)."
         )
     problems = {}
     choices = {"processing": PROCESSINGS, "dtype": DTYPES, "context_type": CONTEXT_TYPES, "storage": STORAGES}
@@ -115,41 +122,39 @@ def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) ->
     elif not 0 <= layer_idx <= info.n_layers:
         problems["layer_idx"] = f"Layer {layer_idx} is out of range: {layers}."
     if not isinstance(spec.last_token, bool):
-        problems["last_token"] = (
-            f"Expected last_token as True (the window's last token) or False (the mean), got {spec.last_token!r}."
-        )
+        problems["last_token"] = f"last_token must be True, or False (the mean), got {spec.last_token!r}."
     if spec.processing == "litcoder" and "MaskedLM" in info.architecture:
         problems["processing"] = (
             f"Processing 'litcoder' is for models that read from left to right, and {spec.model_name} "
-            f"({info.architecture}) is not; choose 'raw'."
+            f"({info.architecture}) does not; choose 'raw'."
         )
     return problems if stored or "context_type" in problems else problems | _check_window(spec, info)
 
 
+def _context(spec: ActivationSpec) -> dict[str, Any]:
+    return {"lookback": spec.lookback, "context_type": spec.context_type, "stride": spec.stride}
+
+
 def _check_window(spec: ActivationSpec, info: ModelInfo) -> dict[str, str]:
     try:
-        lookback, stride = check_context(
-            lookback=spec.lookback, context_type=spec.context_type, stride=spec.stride
-        )
+        lookback, stride = check_context(**_context(spec))
     except ValueError as error:
-        return {str(error).split(":")[0]: str(error)}
+        return {str(error).split()[0]: str(error)}
     if info.n_ctx is None or lookback + stride + 1 <= info.n_ctx:
         return {}
-    name = "stride" if spec.stride is not None and lookback + 1 < info.n_ctx else "lookback"
-    most = (
-        info.n_ctx - 1 - lookback
-        if name == "stride"
-        else (info.n_ctx - 1) // (2 if stride == lookback else 1)
-    )
+    if spec.stride is not None and lookback + 1 < info.n_ctx:
+        name, most = "stride", info.n_ctx - 1 - lookback
+    else:
+        name, most = "lookback", (info.n_ctx - 1) // (2 if stride == lookback else 1)
     what = f"A lookback of {lookback}" + (f" with a stride of {stride}" if stride else "")
     return {
-        name: f"{what} does not fit {spec.model_name}, whose context holds {info.n_ctx} tokens, one of them "
-        f"BOS; choose a {name} from 1 to {max(most, 1)}."
+        name: f"{what} does not fit {spec.model_name}: its context is {info.n_ctx} tokens, one of them BOS; choose a "
+        f"{name} from 1 to {max(most, 1)}."
     }
 
 
 def device_problem(device: str) -> str | None:
-    """One sentence on a device that is unknown or not there; None where it can be used."""
+    """One sentence on a device that is unknown or missing; None where it can be used."""
     try:
         choose_device(device)
     except ModelError as error:
@@ -157,89 +162,31 @@ def device_problem(device: str) -> str | None:
     return None
 
 
-def _refuse(spec: ActivationSpec, layer_idx: int, *, stored: bool = False, device: str = "auto") -> None:
-    for field, problem in check_spec(spec, layer_idx=layer_idx, stored=stored).items():
-        raise ModelError(problem) if field == "model_name" else ValueError(problem)
-    refuse_unknown_device(device)
-
-
 # ---------------------------------------------------------------------- windows and keys
 
 
-@dataclass(frozen=True, eq=False)
-class _Asked:
-    """A spec and a story turned into what the model reads, and the key it is kept under."""
+class _Input(NamedTuple):
+    """What a model reads for a story, and the key of its activations, which a layer's number follows."""
 
     info: ModelInfo
-    windows: Windows
+    windows: TokenWindows
     bos: int | None
     key: str
 
 
-def _ask(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] | None) -> _Asked:
-    _refuse_no_words(words)
+def _input(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] | None) -> _Input:
+    if not isinstance(words, Collection) or isinstance(words, str) or len(words) == 0:
+        hint = "words.text" if hasattr(words, "text") else "story.words.text"
+        what = f"the text {shorten(words, 40)!r}" if isinstance(words, str) else describe(words)
+        raise ValueError(f"words: expected a sequence of one or more words, such as {hint}, got {what}.")
     info = model_info(spec.model_name, revision=spec.revision)
     if not info.on_this_machine:
         model_folder(spec.model_name, revision=spec.revision, download=True)
         info = model_info(spec.model_name, revision=spec.revision)
     windows = _windows(words, spec, info, contexts)
-    _refuse_wordless(words, windows, info)
     bos = first_token(load_tokenizer(info.folder))
-    return _Asked(info, windows, bos, _key(windows, spec, info, bos))
-
-
-def _refuse_no_words(words: Any) -> None:
-    if isinstance(words, str):
-        raise ValueError(
-            f"words: expected a sequence of words, got one text ({words[:40]!r}); split it first."
-        )
-    if not isinstance(words, Collection):
-        hint = "pass its texts, words.text" if hasattr(words, "text") else "a story's are story.words.text"
-        raise ValueError(f"words: expected a sequence of words, got a {type(words).__name__}; {hint}.")
-    if len(words) == 0:
-        raise ValueError("words: expected a story with words, got none; leave it out.")
-
-
-def _windows(
-    words: Sequence[str], spec: ActivationSpec, info: ModelInfo, contexts: Sequence[str] | None
-) -> Windows:
-    tokenizer = load_tokenizer(info.folder)
-    if contexts is None:
-        context = {"lookback": spec.lookback, "context_type": spec.context_type, "stride": spec.stride}
-        if all(isinstance(word, str) for word in words):
-            return _kept_windows(tuple(words), tokenizer, **context)
-        return context_windows(words, tokenizer, **context)  # which says what is wrong with them
-    if len(contexts) != len(words):
-        raise ValueError(
-            f"contexts: expected one text per word, got {len(contexts)} texts for {len(words)} words; "
-            f"do they come from the same story?"
-        )
-    return stored_windows(contexts, tokenizer, longest=None if info.n_ctx is None else info.n_ctx - 1)
-
-
-# A run asks for the windows of each story twice, and so does every estimate as a slider moves. A tokenizer that
-# is loaded anew is another one, so what its folder held before does not count any more.
-_kept_windows = lru_cache(maxsize=256, typed=True)(context_windows)
-
-
-def _refuse_wordless(words: Sequence[str], windows: Windows, info: ModelInfo) -> None:
-    """Features of nothing but zeros: a tokenizer that knows no word, or stored windows without text."""
-    if (windows.segment >= 0).any() or not any(str(word).strip() for word in words):
-        return
-    if windows.context_type == "stored":
-        raise ValueError(f"contexts: expected text in them, got {len(words)} windows without any token.")
-    raise ModelError(
-        f"{info.name}: none of {len(words)} words has a token to read, so its tokenizer in {info.folder} is damaged or "
-        f"lacks files; save the tokenizer there again (`tokenizer.save_pretrained(folder)`)."
-    )
-
-
-def _key(windows: Windows, spec: ActivationSpec, info: ModelInfo, bos: int | None) -> str:
-    """Digest of all that decides the numbers kept, and of nothing else.
-
-    Lookback, context type and stride are in it by the windows they make; "litcoder" is made from the raw
-    numbers when they are read; device and batch size change nothing but the last digit.
-    """
+    # All that decides the numbers kept. Lookback, context type and stride are in it through their windows; "litcoder"
+    # is computed from the raw numbers when they are read; device and batch size change only the last digit.
     parts = {
         "version": CACHE_VERSION,
         "model": identity(info.folder),
@@ -249,20 +196,44 @@ def _key(windows: Windows, spec: ActivationSpec, info: ModelInfo, bos: int | Non
         "windows": windows.digest,
         "bos": bos,
     }
-    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return _Input(info, windows, bos, f"{digest([json.dumps(parts, sort_keys=True)])} layer")
+
+
+def _windows(
+    words: Sequence[str], spec: ActivationSpec, info: ModelInfo, contexts: Sequence[str] | None
+) -> TokenWindows:
+    tokenizer = load_tokenizer(info.folder)
+    if contexts is None:
+        make = _kept_windows if all(isinstance(word, str) for word in words) else context_windows
+        windows = make(tuple(words), tokenizer, **_context(spec))
+    elif len(contexts) != len(words):
+        raise ValueError(
+            f"contexts: expected one text per word, got {len(contexts)} texts for {len(words)} words; are they from "
+            f"the same story?"
+        )
+    else:
+        windows = stored_windows(contexts, tokenizer, longest=None if info.n_ctx is None else info.n_ctx - 1)
+    if (windows.segment >= 0).any() or not any(str(word).strip() for word in words):
+        return windows
+    # else all features would be 0
+    if contexts is not None:
+        raise ValueError(f"contexts: expected text in them, got {len(words)} windows without any token.")
+    raise ModelError(
+        f"{info.name}: none of {len(words)} words has a token to read, so its tokenizer in {info.folder} is damaged or "
+        f"incomplete; save the tokenizer there again (`tokenizer.save_pretrained(folder)`)."
+    )
+
+
+# A run needs the windows of each story twice, and so does every estimate while a slider moves. A tokenizer that is
+# loaded again is a new object, so the windows of the former one are not found under it.
+_kept_windows = lru_cache(maxsize=256, typed=True)(context_windows)
 
 
 def default_memory() -> Any:
-    """The joblib.Memory used where none is given: $ENCODING_NB_CACHE, else a folder in the user's cache."""
+    """The joblib.Memory used where none is given: in $ENCODING_NB_CACHE, else in the user's cache folder."""
     from joblib import Memory
 
-    try:
-        return Memory(str(cache_folder()), verbose=0)
-    except OSError as error:
-        warnings.warn(
-            f"{cache_folder()} cannot be used ({error}); activations last until a restart.", stacklevel=2
-        )
-        return Memory(mkdtemp(prefix="encoding_nb-"), verbose=0)
+    return Memory(str(cache_folder()), verbose=0)
 
 
 def activations_cached(
@@ -275,13 +246,11 @@ def activations_cached(
 ) -> bool:
     """Whether a layer of these words is kept in `memory`, so that no model is needed."""
     folder = store_folder(memory)
-    if folder is None or not folder.is_dir():
+    problems = check_spec(spec, layer_idx=layer_idx, stored=contexts is not None)
+    if problems or folder is None or not folder.is_dir():
         return False
-    if check_spec(spec, layer_idx=layer_idx, stored=contexts is not None):
-        return False
-    if not model_info(spec.model_name, revision=spec.revision).on_this_machine:
-        return False
-    return entry_path(folder, _ask(words, spec, contexts).key, layer_idx).is_file()
+    here = model_info(spec.model_name, revision=spec.revision).on_this_machine
+    return here and entry_path(folder, f"{_input(words, spec, contexts).key} {layer_idx}").is_file()
 
 
 # ---------------------------------------------------------------------- activations
@@ -306,13 +275,13 @@ def layer_activations(
     layer_idx : int
         Residual stream: 0 the embedding, i the input of block i, n_layers the last block's output.
     memory : joblib.Memory or path, optional
-        With it all layers are computed and kept; without, only the blocks up to `layer_idx` run.
+        If given, all layers are computed and kept; else only the blocks up to `layer_idx` run.
     contexts : (n_words,) str, optional
         Windows that came with the data, in place of `spec`'s lookback and context type.
     device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
     progress : function, optional
-        Called with (done, total) tokens after every batch, at least once a second or window. What it raises ends
-        the work, and this call then writes nothing to `memory`.
+        Called with (done, total) tokens after every batch, at least once a second or window. What it raises ends the
+        work, and this call then writes nothing to `memory`.
 
     Returns
     -------
@@ -321,97 +290,77 @@ def layer_activations(
     Raises
     ------
     ValueError
-        Before any work: words that are no sequence of texts, an unknown model, layer or context type, or a window
-        that the model cannot hold.
+        Before any work: words that are not a sequence of texts, an unknown model, layer or context type, or a window
+        that does not fit the model's context.
     TypeError
-        No ActivationSpec.
+        Not an ActivationSpec.
     """
     progress = _progress.ignore if progress is None else progress
-    _refuse(spec, layer_idx, stored=contexts is not None, device=device)
-    asked, folder = _ask(words, spec, contexts), store_folder(memory)
-    _warn_without_window(words, asked.windows)
-    kept = read_layer(folder, asked.key, layer_idx) if folder else None
-    if kept is not None:
-        progress(1, 1)
-        return _processed(kept, spec, asked.info)
-    progress(0, 1)
-    layers = range(asked.info.n_layers + 1) if folder else range(layer_idx, layer_idx + 1)
-    _refuse_too_many(len(words), layers, asked.info)
-    model = load_model(asked.info, dtype=spec.dtype, device=choose_device(device))
-    arrays = extract(
-        model, asked.windows, layers, bos=asked.bos, last_token=spec.last_token, progress=progress
-    )
-    arrays = {
-        layer: _stored(array, spec, layer) for layer, array in arrays.items() if np.isfinite(array).all()
-    }
-    if folder:
-        _keep(folder, asked, arrays, spec)
-    if layer_idx not in arrays:
-        raise ValueError(
-            f"{spec.model_name}, layer {layer_idx}: expected numbers, got some that are not finite in {spec.dtype}; "
-            f"choose dtype 'float32' or another layer."
-        )
-    return _processed(arrays[layer_idx], spec, asked.info)
-
-
-def _warn_without_window(words: Sequence[str], windows: Windows) -> None:
-    lost = [i for i in np.flatnonzero(windows.segment < 0) if str(words[i]).strip()]
+    _check(spec, layer_idx, device, stored=contexts is not None)
+    info, windows, bos, key = _input(words, spec, contexts)
+    folder = store_folder(memory)
+    lost = [i for i in np.flatnonzero(windows.segment < 0).tolist() if str(words[i]).strip()]
     if lost:
         _progress.warn(
-            f"{len(lost)} of {len(words)} words have no tokens to read (first: word {lost[0]}, "
-            f"{words[lost[0]]!r}); their features are 0.",
-            stacklevel=3,
+            f"{len(lost)} of {len(words)} words have no tokens to read (first: word {lost[0]}, {words[lost[0]]!r}); "
+            f"their features are 0.",
+            stacklevel=2,
         )
+    kept = read_array(folder, f"{key} {layer_idx}") if folder else None
+    if kept is not None:
+        progress(1, 1)
+        return _processed(kept[0], spec, info)
+    progress(0, 1)
+    layers = range(info.n_layers + 1) if folder else range(layer_idx, layer_idx + 1)
+    what = f"{len(layers)} layers of {len(words)} words at width {info.d_model} need"
+    check_memory(2 * len(layers) * len(words) * info.d_model * 4, "cpu", what)
+    model = load_model(info, dtype=spec.dtype, device=choose_device(device))
+    arrays = extract(model, windows, layers, bos=bos, last_token=spec.last_token, progress=progress)
+    arrays = {i: _stored(array, spec, i) for i, array in arrays.items() if np.isfinite(array).all()}
+    if folder:
+        header = {"model": spec.model_name, "context_type": windows.context_type, "lookback": spec.lookback}
+        for layer, array in arrays.items():
+            if not write_array(folder, f"{key} {layer}", array, header | {"layer": layer}):
+                break  # the other layers would not fit on the disk either
+    if layer_idx not in arrays:
+        raise ValueError(
+            f"{spec.model_name}, layer {layer_idx}: some numbers are not finite in {spec.dtype}; choose dtype "
+            f"'float32' or another layer."
+        )
+    return _processed(arrays[layer_idx], spec, info)
 
 
-def _refuse_too_many(n_words: int, layers: range, info: ModelInfo) -> None:
-    needed, free = 2 * len(layers) * n_words * info.d_model * 4, _machine.free_memory()
-    if needed > free:
-        raise ModelError(
-            f"{len(layers)} layers of {n_words} words at width {info.d_model} need {needed / 1e9:.1f} GB and "
-            f"{free / 1e9:.1f} GB of memory are free; restart other kernels or take a smaller model."
-        )
+def _check(spec: ActivationSpec, layer_idx: int, device: str, *, stored: bool = False) -> None:
+    for field, problem in check_spec(spec, layer_idx=layer_idx, stored=stored).items():
+        raise ModelError(problem) if field == "model_name" else ValueError(problem)
+    check_device(device)
 
 
 def _stored(array: Array, spec: ActivationSpec, layer: int) -> Array:
-    """The array in the precision it is kept in, unless its numbers do not fit in that."""
+    """The array in the precision it is kept in, unless that cannot hold its numbers."""
     with np.errstate(over="ignore"):
         stored = array.astype(STORAGES[spec.storage])
-    overflown = int(np.isinf(stored).sum() - np.isinf(array).sum())
-    if not overflown:
-        return stored
-    _progress.warn(
-        f"{spec.model_name}, layer {layer}: {overflown} numbers are too large for storage={spec.storage!r}; "
-        f"the layer is kept in float32.",
-        stacklevel=3,
-    )
-    return array
-
-
-def _keep(folder: Any, asked: _Asked, arrays: dict[int, Array], spec: ActivationSpec) -> None:
-    header = {
-        "model": spec.model_name,
-        "context_type": asked.windows.context_type,
-        "lookback": spec.lookback,
-        "n_words": len(asked.windows),
-        "n_layers": asked.info.n_layers,
-    }
-    for layer, array in arrays.items():
-        if not write_layer(folder, asked.key, layer, array, header):
-            return  # the disk is full for the other layers too
+    if overflown := int(np.isinf(stored).sum()):
+        _progress.warn(
+            f"{spec.model_name}, layer {layer}: {overflown} numbers are too large for storage={spec.storage!r}; the "
+            f"layer is kept in float32.",
+            stacklevel=3,
+        )
+        return array
+    return stored
 
 
 def token_embeddings(words: Sequence[str], model_name: str, *, device: str = "auto") -> Array:
-    """A model's input embedding of every word alone: the mean over the word's own tokens.
+    """A model's input embedding of every word alone: the mean over the word's tokens.
 
     Returns
     -------
-    array, (n_words, d_model), float32; 0 for a word without tokens of its own
+    array, (n_words, d_model), float32; 0 for a word without tokens
     """
     spec = ActivationSpec(model_name, lookback=1)
-    _refuse(spec, 0, device=device)
-    info = _ask(words, spec, None).info
-    table = load_model(info, device=choose_device(device)).bridge.W_E
+    _check(spec, 0, device)
+    info = _input(words, spec, None).info
+    table = load_model(info, device=choose_device(device)).model.get_input_embeddings().weight
     tokens = tokenize_words(words, load_tokenizer(info.folder))
     ends = np.maximum.accumulate(np.maximum(tokens.ends, 0))
     values = table[tokens.ids.astype(np.int64)].detach().float().cpu().numpy()
@@ -420,24 +369,12 @@ def token_embeddings(words: Sequence[str], model_name: str, *, device: str = "au
     return (np.diff(sums, axis=0, prepend=0.0) / np.maximum(counts, 1)[:, None]).astype(np.float32)
 
 
-# ---------------------------------------------------------------------- processing
-
-
 def _processed(array: Array, spec: ActivationSpec, info: ModelInfo) -> Array:
-    return PROCESSINGS[spec.processing](array.astype(np.float32, copy=False), info)
+    """The array in float32, as published or as LITcoder has it.
 
-
-def _raw(array: Array, info: ModelInfo) -> Array:
-    return array
-
-
-def _litcoder(array: Array, info: ModelInfo) -> Array:
-    """LITcoder folds LayerNorm into the weights and centres what writes to the stream.
-
-    Folding leaves the residual stream as it is; centring takes the mean over d_model off it, and is done only
-    for models with LayerNorm.
+    LITcoder folds LayerNorm into the weights and centres what is written to the residual stream. Folding does not
+    change the residual stream; centring subtracts the mean over d_model, only in models with LayerNorm.
     """
-    return array - array.mean(axis=1, keepdims=True) if info.centred else array
-
-
-PROCESSINGS: dict[str, Callable[[Array, ModelInfo], Array]] = {"raw": _raw, "litcoder": _litcoder}
+    array = array.astype(np.float32, copy=False)
+    centred = spec.processing == "litcoder" and info.centred
+    return array - array.mean(axis=1, keepdims=True) if centred else array

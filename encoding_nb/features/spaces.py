@@ -5,19 +5,21 @@ A space is a function from a story to an array; `FEATURE_SPACES` lists them.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _progress
+from .._validation import check_choice
 from ..assembly import Story, Words
 from ..design import downsample
-from .activations import ActivationSpec, layer_activations, token_embeddings
-from .activations import activations_cached as _activations_cached
+from .activations import ActivationSpec, activations_cached, layer_activations, token_embeddings
 from .word_vectors import read_word_vectors
 
 Array = np.ndarray
@@ -43,75 +45,18 @@ class FeatureSpec:
     use_stored_contexts: bool = False
 
 
-def story_features(
-    story: Story,
-    spec: FeatureSpec,
-    *,
-    downsample_method: str = "lanczos",
-    downsample_options: Mapping[str, Any] | None = None,
-    memory: Any = None,
-    device: str = "auto",
-    progress: _progress.Count | None = None,
-) -> Array:
-    """A story's features on its TRs.
-
-    Parameters
-    ----------
-    story : Story
-    spec : FeatureSpec
-    downsample_method, downsample_options : method and options of `design.downsample`
-    memory : joblib.Memory or path, optional
-        Where a language model's activations are kept.
-    device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
-    progress : function, optional
-        Called with (done, total) in the space's own unit, see `activations.layer_activations`. What it raises ends
-        the work, and is raised here as it is.
-
-    Returns
-    -------
-    array, (n_trs, n_features), on `story.tr_times`
-
-    Raises
-    ------
-    ValueError
-        With the story's name: what the space itself refuses. Without it: an unknown modality.
-    """
-    if spec.modality not in FEATURE_SPACES:
-        raise ValueError(f"Unknown modality {spec.modality!r}; choose one of {', '.join(FEATURE_SPACES)}.")
-    from_progress: list[ValueError] = []
-
-    def report(done: int, total: int) -> None:
-        try:
-            if progress is not None:
-                progress(done, total)
-        except ValueError as error:
-            from_progress.append(error)
-            raise
-
-    options = dict(downsample_options or {})
-    try:
-        return FEATURE_SPACES[spec.modality](story, spec, downsample_method, options, memory, device, report)
-    except ValueError as error:
-        if error in from_progress or str(error).startswith(f"{story.name}:"):
-            raise
-        raise type(error)(f"{story.name}: {error}") from error
-
-
 def is_cached(story: Story, spec: FeatureSpec, *, memory: Any = None) -> bool:
-    """Whether a story's features need no model to be loaded: they are on disk, or the space has none."""
+    """Whether a story's features need no model to be loaded: they are on disk, or the space has no model."""
     if spec.modality == "language_model":
-        return _activations_cached(
+        return activations_cached(
             story.words.text, spec.activation, spec.layer_idx, memory, contexts=stored_contexts(story, spec)
         )
     return spec.modality != "embeddings" or is_vector_file(spec.embedding)
 
 
 def is_vector_file(embedding: str | None) -> bool:
-    """Whether an embedding names a file of word vectors that is there, and not a model."""
-    try:
-        return bool(embedding) and Path(embedding).is_file()
-    except (OSError, ValueError):  # longer than a path can be
-        return False
+    """Whether an embedding names an existing file of word vectors, and not a model."""
+    return bool(embedding) and os.path.isfile(embedding)
 
 
 def stored_contexts(story: Story, spec: FeatureSpec) -> tuple[str, ...] | None:
@@ -133,73 +78,25 @@ def stored_contexts(story: Story, spec: FeatureSpec) -> tuple[str, ...] | None:
     return stored[spec.activation.context_type]
 
 
-def _language_model(
-    story: Story,
-    spec: FeatureSpec,
-    method: str,
-    options: dict[str, Any],
-    memory: Any,
-    device: str,
-    progress: _progress.Count,
-) -> Array:
-    if spec.activation is None:
-        raise ValueError("a language model's features need FeatureSpec(activation=ActivationSpec(...)).")
-    words = layer_activations(
-        story.words.text,
-        spec.activation,
-        layer_idx=spec.layer_idx,
-        memory=memory,
-        contexts=stored_contexts(story, spec),
-        device=device,
-        progress=progress,
-    )
-    return downsample(words, story.words.times, story.tr_times, method=method, **options)
-
-
 def word_rate(words: Words, tr_times: Array) -> Array:
-    """(n_trs, 1): words whose middle lies from a TR's time up to the next one's; empty words do not count.
+    """Word rate: the number of words per TR.
 
-    The interval is LITcoder's. Counted, whatever the downsampling method.
+    A word counts for the TR in which its middle lies, from the TR's time to the next one's, as in LITcoder; empty words
+    do not count. The downsampling method has no effect.
+
+    Parameters
+    ----------
+    words : Words
+    tr_times : (n_trs,), seconds
+
+    Returns
+    -------
+    array, (n_trs, 1), float32
     """
     spoken = np.array([bool(word.strip()) for word in words.text])
     tr = float(np.mean(np.diff(tr_times)))
     counts, _ = np.histogram(words.times[spoken], np.append(tr_times, tr_times[-1] + tr))
     return counts[:, None].astype(np.float32)
-
-
-def _wordrate(
-    story: Story,
-    spec: FeatureSpec,
-    method: str,
-    options: dict[str, Any],
-    memory: Any,
-    device: str,
-    progress: _progress.Count,
-) -> Array:
-    progress(1, 1)
-    return word_rate(story.words, story.tr_times)
-
-
-def _embeddings(
-    story: Story,
-    spec: FeatureSpec,
-    method: str,
-    options: dict[str, Any],
-    memory: Any,
-    device: str,
-    progress: _progress.Count,
-) -> Array:
-    if not spec.embedding:
-        raise ValueError(
-            "embeddings need FeatureSpec(embedding=...), a model's name or a file of word vectors."
-        )
-    progress(0, 1)
-    if is_vector_file(spec.embedding):
-        words = file_embeddings(story.words.text, spec.embedding)
-    else:
-        words = token_embeddings(story.words.text, spec.embedding, device=device)
-    progress(1, 1)
-    return downsample(words, story.words.times, story.tr_times, method=method, **options)
 
 
 def file_embeddings(words: Sequence[str], path: str | Path) -> Array:
@@ -227,7 +124,36 @@ def file_embeddings(words: Sequence[str], path: str | Path) -> Array:
     return np.stack([vectors.get(word, nothing) for word in words])
 
 
-# (story, spec, downsample_method, downsample_options, memory, device, progress) -> (n_trs, n_features)
+# ---------------------------------------------------------------------- the spaces
+
+Sample = Callable[[Array], Array]  # (n_words, n_features) to (n_trs, n_features)
+
+
+def _language_model(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
+    if spec.activation is None:
+        raise ValueError("a language model's features need FeatureSpec(activation=ActivationSpec(...)).")
+    options |= {"layer_idx": spec.layer_idx, "contexts": stored_contexts(story, spec)}
+    return sample(layer_activations(story.words.text, spec.activation, **options))
+
+
+def _wordrate(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
+    options["progress"](1, 1)
+    return word_rate(story.words, story.tr_times)
+
+
+def _embeddings(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
+    if not spec.embedding:
+        raise ValueError("embeddings need FeatureSpec(embedding=...), a model's name or a word-vector file.")
+    options["progress"](0, 1)
+    if is_vector_file(spec.embedding):
+        words = file_embeddings(story.words.text, spec.embedding)
+    else:
+        words = token_embeddings(story.words.text, spec.embedding, device=options["device"])
+    options["progress"](1, 1)
+    return sample(words)
+
+
+# (story, spec, sample, memory=, device=, progress=) -> (n_trs, n_features)
 FEATURE_SPACES: dict[str, Callable[..., Array]] = {
     "language_model": _language_model,
     "wordrate": _wordrate,
@@ -235,68 +161,75 @@ FEATURE_SPACES: dict[str, Callable[..., Array]] = {
 }
 
 
-# ---------------------------------------------------------------------- several spaces
-
-
 @dataclass(frozen=True, eq=False)
 class JoinedFeatures:
-    """Several spaces side by side.
+    """Several spaces next to each other.
 
     Attributes
     ----------
     values : array, (n_trs, sum of widths)
-    widths : {name: columns}, in their order
+    widths : {name: number of columns}, in their order
     """
 
     values: Array
     widths: Mapping[str, int]
-
-    @property
-    def columns(self) -> dict[str, slice]:
-        """Where each space's columns are."""
-        stops = np.cumsum(list(self.widths.values()))
-        return {
-            name: slice(int(stop) - w, int(stop))
-            for (name, w), stop in zip(self.widths.items(), stops, strict=True)
-        }
 
 
 def joined_features(
     story: Story,
     specs: Mapping[str, FeatureSpec],
     *,
+    downsample_method: str = "lanczos",
+    downsample_options: Mapping[str, Any] | None = None,
+    memory: Any = None,
+    device: str = "auto",
     progress: _progress.Count | None = None,
-    **options: Any,
 ) -> JoinedFeatures:
-    """Several named spaces of a story, one after the other.
+    """One or more named feature spaces of a story, on its TRs.
 
     Parameters
     ----------
     story : Story
     specs : {name: FeatureSpec}
+    downsample_method, downsample_options : method and options of `design.downsample`
+    memory : joblib.Memory or path, optional
+        Where a language model's activations are kept.
+    device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
     progress : function, optional
-        Called with (done, total), each space counting as much as any other.
-    options : of `story_features`
+        Called with (done, total), where each space counts the same. What it raises ends the work, and is raised here as
+        it is.
 
     Returns
     -------
-    JoinedFeatures, columns in the order of `specs`
+    JoinedFeatures, (n_trs, n_features) on `story.tr_times`, columns in the order of `specs`
 
     Raises
     ------
     ValueError
-        No spaces, and as `story_features`.
+        With the story's name: no spaces, or what a space itself refuses. Without it: an unknown modality.
     """
     if not specs:
         raise ValueError(f"{story.name}: expected at least one feature space to join, got none.")
     parts: dict[str, Array] = {}
+    from_progress: list[ValueError] = []
 
     def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress(100 * len(parts) + 100 * done // max(total, 1), 100 * len(specs))
+        try:
+            if progress is not None:
+                progress(100 * len(parts) + 100 * done // max(total, 1), 100 * len(specs))
+        except ValueError as error:
+            from_progress.append(error)
+            raise
 
+    to_trs = partial(downsample, data_times=story.words.times, tr_times=story.tr_times)
+    sample = partial(to_trs, method=downsample_method, **(downsample_options or {}))
     for name, spec in specs.items():
-        parts[name] = story_features(story, spec, progress=report, **options)
-    return JoinedFeatures(
-        np.hstack(list(parts.values())), {name: part.shape[1] for name, part in parts.items()}
-    )
+        space = FEATURE_SPACES[check_choice(spec.modality, "modality", FEATURE_SPACES)]
+        try:
+            parts[name] = space(story, spec, sample, memory=memory, device=device, progress=report)
+        except ValueError as error:
+            if error in from_progress or str(error).startswith(f"{story.name}:"):
+                raise
+            raise type(error)(f"{story.name}: {error}") from error
+    widths = {name: part.shape[1] for name, part in parts.items()}
+    return JoinedFeatures(np.hstack(list(parts.values())), widths)

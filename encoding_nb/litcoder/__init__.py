@@ -5,8 +5,8 @@
     )
 
 A script written for LITcoder (litcoder_core, commit 744382b; arXiv:2509.09152) runs with these imports in
-place of its own. What is computed is what `encoding_nb.run` computes; what differs from LITcoder stands in the
-docstrings: a misspelt key is an error, a voxel without variance is counted, a lookback makes the windows.
+place of its own. What is computed is what `encoding_nb.run` computes; the docstrings say what differs from
+LITcoder: a misspelt key is an error, a voxel without variance is counted, a lookback makes the windows.
 """
 
 from .assembly import LitcoderAssembly, StoryData, load_assembly

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,17 @@ class LitcoderAssembly:
 
 
 class StoryData:
-    """One story by LITcoder's names; BOLD is read when `brain_data` is asked for."""
+    """One story by LITcoder's names; BOLD is read when `brain_data` is asked for.
+
+    Attributes
+    ----------
+    story : Story
+    name : str
+    words : list of str
+    data_times, tr_times : (n_words,) and (n_trs,) seconds
+    extras : fields that came with the data and that the package itself does not use
+    temporal_baseline, mask_indices, audio_path : of these fields, None where the data came without
+    """
 
     def __init__(self, story: Story) -> None:
         self.story = story
@@ -111,11 +120,10 @@ class StoryData:
         self.words = list(story.words.text)
         self.data_times = story.words.times
         self.tr_times = story.tr_times
-
-    @property
-    def extras(self) -> Mapping[str, Any]:
-        """Fields that came with the data and that the package itself does not use."""
-        return getattr(self.story, "extras", None) or {}
+        self.extras = story.extras
+        self.temporal_baseline = story.extras.get("temporal_baseline")
+        self.mask_indices = story.extras.get("mask_indices")
+        self.audio_path = story.extras.get("audio_path")
 
     @property
     def brain_data(self) -> Array:
@@ -144,21 +152,6 @@ class StoryData:
         """(n_trs, 1) words per TR."""
         stored = self.extras.get("word_rates")
         return word_rate(self.story.words, self.tr_times) if stored is None else np.asarray(stored)
-
-    @property
-    def temporal_baseline(self) -> Array | None:
-        """As stored, or None."""
-        return self.extras.get("temporal_baseline")
-
-    @property
-    def mask_indices(self) -> Array | None:
-        """As stored, or None."""
-        return self.extras.get("mask_indices")
-
-    @property
-    def audio_path(self) -> str | None:
-        """As stored, or None."""
-        return self.extras.get("audio_path")
 
     def __repr__(self) -> str:
         return f"StoryData({self.name}: {len(self.words)} words, {self.story.n_trs} TRs, {self.story.n_rows} rows)"

@@ -1,4 +1,4 @@
-"""LITcoder's trainer: its arguments as `Settings`, one call of the pipeline, its metrics."""
+"""LITcoder's trainer: translates its arguments to `Settings`, calls the pipeline, and returns LITcoder's metrics."""
 
 from __future__ import annotations
 
@@ -10,93 +10,37 @@ from typing import Any
 
 import numpy as np
 
-from .. import features, pipeline, records
-from .._progress import Count
-from .._validation import as_mapping, as_whole, refuse_unknown
-from ..assembly import Array, Assembly, Story
-from ..design import Trimming, words_to_trs
-from ..pipeline import Result, split_stories
-from ..records import check_results_dir
+from .. import pipeline, records
+from .._validation import as_mapping, as_whole, check_known
+from ..assembly import Array, Assembly
+from ..design import words_to_trs
+from ..pipeline import Result
 from ..ridge import huth_alphas
 from ..settings import Settings, SettingsError
 from .assembly import LitcoderAssembly
-from .features import LAYER_IDX, LOOKBACK, OPTIONS, Downsampler, FeatureExtractor, boundaries, plain_method
-from .model import PREDICTION_FLOOR, FitOptions, NestedCVModel, litcoder_metrics
-
-
-class StoredBoundaries(pipeline.Inputs):
-    """What a run reads when words belong to TRs by `Story.extras["split_indices"]`."""
-
-    def sampled(
-        self, plan: pipeline.Plan, story: Story, progress: Count | None = None
-    ) -> features.JoinedFeatures:
-        """As `pipeline.sample_story`, with the story's own boundaries."""
-        return features.joined_features(
-            story,
-            plan.specs,
-            downsample_method=plan.settings.downsample_method,
-            downsample_options={"split_indices": stored_boundaries(story)},
-            memory=plan.memory,
-            device=plan.settings.device,
-            progress=progress,
-        )
-
-
-def stored_boundaries(story: Story) -> Array:
-    """(n_trs - 1,) first words of all TRs but the first; a ValueError, naming the story, where they do not fit."""
-    try:
-        found = boundaries(story.extras["split_indices"], len(story.words), story.n_trs, legacy=True)
-        words_to_trs(story.words.times, story.tr_times, split_indices=found)  # refuses what runs backwards
-    except ValueError as error:
-        raise ValueError(f"{story.name}: {error}") from error
-    return found
-
-
-def stories_without(assembly: Assembly, names: Sequence[str] | None) -> list[str]:
-    """The stories, of those named or of all, that came without boundaries."""
-    names = list(assembly.stories) if names is None else names
-    return [name for name in names if "split_indices" not in assembly.stories[name].extras]
-
+from .features import LAYER_IDX, LEGACY, LOOKBACK, Downsampler, FeatureExtractor
+from .model import FIT_OPTIONS, PREDICTION_FLOOR, NestedCVModel, fit_options, litcoder_metrics
 
 # LITcoder's names for a run without a test set; there they cut the ends of all stories stacked
 STACKED_KEYS = ("features_start", "features_end", "targets_start", "targets_end")
 DOWNSAMPLE_KEYS = {"method": "downsample_method", "window": "downsample_window", "cutoff_mult": "cutoff_mult"}
 
 
-def refuse_other(name: str, value: Any, expected: type) -> None:
-    """A TypeError where a value is not of one of this package's kinds."""
-    if not isinstance(value, expected):
-        raise TypeError(
-            f"{name}: expected a {expected.__name__} of encoding_nb.litcoder, got a {type(value).__name__}; for one of "
-            f"your own, call the functions of encoding_nb.design and encoding_nb.ridge."
-        )
-
-
-def checked_extractors(given: Sequence[FeatureExtractor]) -> list[FeatureExtractor]:
-    """The extractors, one or more."""
-    if isinstance(given, FeatureExtractor):
-        raise TypeError("feature_extractors: expected a list, got a single one; write [extractor].")
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"feature_extractors: expected a list of extractors, got {given!r}.")
-    extractors = list(given)
-    if not extractors:
-        raise ValueError("feature_extractors: expected one or more, got none.")
-    for extractor in extractors:
-        refuse_other("feature_extractors", extractor, FeatureExtractor)
-    return extractors
-
-
-def feature_settings(
-    extractors: Sequence[FeatureExtractor], layer_idx: int | None, lookback: int | None
+def _feature_settings(
+    extractors: Sequence[FeatureExtractor],
+    assembly: Assembly,
+    layer_idx: int | None,
+    lookback: int | None,
 ) -> dict[str, Any]:
-    """The settings that the extractors and the trainer's own layer and lookback make together."""
+    """The settings of the extractors, with the trainer's layer and lookback and the windows of the data."""
     settings: dict[str, Any] = {}
     for extractor in extractors:
         own = extractor.settings
-        if own.get("model_name", name := settings.get("model_name")) != name and name is not None:
+        if {"model_name"} <= settings.keys() & own.keys() and own["model_name"] != settings["model_name"]:
             raise ValueError(
-                f"feature_extractors: expected one model for the language model and the embeddings, got {name!r} and "
-                f"{own['model_name']!r}; give both the same, or embeddings from a file (vector_path)."
+                f"feature_extractors: expected one model for the language model and the embeddings, got "
+                f"{settings['model_name']!r} and {own['model_name']!r}; give both the same, or embeddings from a file "
+                f"(vector_path)."
             )
         settings |= own
     modalities = [extractor.modality for extractor in extractors]
@@ -105,7 +49,6 @@ def feature_settings(
         return settings
     for name, given, usual in (("layer_idx", layer_idx, LAYER_IDX), ("lookback", lookback, LOOKBACK)):
         own = settings.get(name)
-        given = None if given is None else as_whole(given, name)
         if own is not None and given is not None and own != given:
             raise ValueError(
                 f"{name}: the extractor's config says {own!r} and the trainer {given!r}; give one of them, or the same "
@@ -117,100 +60,71 @@ def feature_settings(
                 stacklevel=3,
             )
         settings[name] = next(value for value in (given, own, usual) if value is not None)
-    # None: decided when the data are known
-    return {"use_stored_contexts": None, **settings}
-
-
-def with_windows(settings: Settings, assembly: Assembly) -> Settings:
-    """Stored windows where the data carry them and nobody said otherwise, as LITcoder has no other."""
-    if settings.use_stored_contexts is not None:
-        return settings
-    stored = all(settings.context_type in (story.contexts or {}) for story in assembly.stories.values())
-    if stored:
-        warnings.warn(
-            f"The windows stored with the data are read, as in LITcoder, so lookback={settings.lookback} changes "
-            f"nothing; use_stored_contexts=False in the extractor's config makes windows of that length instead.",
-            stacklevel=3,
-        )
-    return replace(settings, use_stored_contexts=stored)
-
-
-def delay_settings(given: Sequence[int]) -> tuple[int, ...]:
-    """The delays, whole numbers of TRs."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"fir_delays: expected a list of TRs, got {given!r}; try [1, 2, 3, 4].")
-    return tuple(as_whole(delay, "fir_delays") for delay in given)
-
-
-def downsample_settings(config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The settings that a downsample_config makes."""
-    config = as_mapping({} if config is None else config, "downsample_config", '{"method": "lanczos"}')
-    for name in config:
-        if name not in DOWNSAMPLE_KEYS and name in OPTIONS:
-            raise ValueError(
-                f"downsample_config: {name} is not among a fit's settings, which are {', '.join(DOWNSAMPLE_KEYS)}; "
-                f"Downsampler().downsample(..., {name}=...) takes it, for features of your own."
+    if settings.get("use_stored_contexts") is None:  # LITcoder reads stored windows if the data have them
+        context_type = settings.get("context_type", Settings.context_type)
+        stored = all(context_type in (story.contexts or {}) for story in assembly.stories.values())
+        settings["use_stored_contexts"] = stored
+        if stored:
+            warnings.warn(
+                f"The windows stored with the data are read, as in LITcoder, so lookback={settings['lookback']} "
+                f"changes nothing; use_stored_contexts=False in the extractor's config makes windows of that length.",
+                stacklevel=3,
             )
-    refuse_unknown(config, DOWNSAMPLE_KEYS, "downsample_config")
-    settings = {DOWNSAMPLE_KEYS[name]: value for name, value in config.items()}
-    return settings | {"downsample_method": plain_method(config.get("method", "rect"))}
+    return settings
 
 
-def inputs_of(
-    config: Mapping[str, Any] | None, assembly: Assembly, settings: Settings
-) -> StoredBoundaries | None:
-    """The stored TR boundaries for LITcoder's legacy methods, looked at now; None where they have no part."""
-    method = (config or {}).get("method", "rect")
-    if not method.startswith("legacy_"):
+def _stored_boundaries(method: str, assembly: Assembly, settings: Settings) -> dict[str, Array] | None:
+    """{story: (n_trs - 1,) first words of all TRs but the first} for LITcoder's legacy methods; None for others.
+
+    None with a warning if some stories came without them; a ValueError that names the story if they do not fit it.
+    """
+    if method not in LEGACY:
         return None
-    split = split_stories(assembly, settings)
-    names = [*split.train, *split.test]
-    if without := stories_without(assembly, names):
+    split = pipeline.split_stories(assembly, settings)
+    stories = [assembly.stories[name] for name in (*split.train, *split.test)]
+    without = [story.name for story in stories if "split_indices" not in story.extras]
+    if without:
         warnings.warn(
-            f"downsample_config: {method} goes by the TR boundaries that come with LITcoder's assemblies, which "
+            f"downsample_config: {method} uses the TR boundaries that come with LITcoder's assemblies, and "
             f"{', '.join(without)} came without; a word belongs to the TR nearest its middle, in all stories.",
             stacklevel=3,
         )
         return None
-    for name in names:
-        stored_boundaries(assembly.stories[name])
-    return StoredBoundaries()
+    found: dict[str, Array] = {}
+    for story in stories:
+        try:
+            found[story.name] = np.asarray(story.extras["split_indices"], dtype=int)
+            # refuses other numbers than of TRs, and decreasing ones
+            words_to_trs(story.words.times, story.tr_times, split_indices=found[story.name].tolist())
+        except ValueError as error:
+            raise ValueError(f"{story.name}: {error}") from error
+    return found
 
 
-def trimming_of(config: Mapping[str, int | None], *, split: bool, n_stories: int) -> Trimming:
-    """The trimming, from this package's keys or from LITcoder's for stacked stories where there is one story."""
+def _trimming(config: Mapping[str, int | None], *, split: bool, n_stories: int) -> dict[str, Any]:
+    """The setting `trimming`, from this package's keys or, for a single story, from LITcoder's for stacked stories."""
     config = as_mapping(config, "trimming_config", '{"train_features_start": 10, "train_features_end": -5}')
-    keys = tuple(field.name for field in fields(Trimming))
     stacked = [name for name in config if name in STACKED_KEYS]
     if stacked and (split or n_stories > 1):
         raise ValueError(
             f"trimming_config: {stacked[0]} cuts the ends of all stories stacked, in LITcoder; here every story is "
             f"trimmed, so say train_{stacked[0]}."
         )
-    refuse_unknown(config, (*keys, *STACKED_KEYS), "trimming_config")
-    return Trimming(**{f"train_{name}" if name in STACKED_KEYS else name: n for name, n in config.items()})
+    return {"trimming": {f"train_{name}" if name in STACKED_KEYS else name: n for name, n in config.items()}}
 
 
-def story_settings(assembly: Assembly, selection: int | Sequence[str] | None, split: bool) -> dict[str, Any]:
+def _story_settings(assembly: Assembly, selection: int | Sequence[str] | None, split: bool) -> dict[str, Any]:
     """The settings' stories and test stories."""
     names = list(assembly.stories)
     if selection is None:
         test = assembly.test_stories or (names[-1],)
         return {"stories": None, "test_stories": test if split else None}
-    if isinstance(selection, str):
-        raise ValueError(
-            f"story_selection: expected a list of names, got {selection!r}; write [{selection!r}]."
-        )
     if not isinstance(selection, Iterable):
-        selection = as_whole(
-            selection, "story_selection, which may be a list of names or the number of a story"
-        )
-        if not 1 <= selection <= len(names):
-            raise ValueError(f"story_selection: expected a number from 1 to {len(names)}, got {selection}.")
-        selection = [names[selection - 1]]
-    selection = tuple(selection)
-    if not all(isinstance(name, str) for name in selection) or len(set(selection)) < len(selection):
-        raise ValueError(f"story_selection: expected names of stories, each once, got {list(selection)}.")
+        number = as_whole(selection, "story_selection, which may be a list of names or the number of a story")
+        if not 1 <= number <= len(names):
+            raise ValueError(f"story_selection: expected a number from 1 to {len(names)}, got {number}.")
+        selection = [names[number - 1]]
+    selection = (selection,) if isinstance(selection, str) else tuple(selection)
     own = [name for name in assembly.test_stories if name in selection]
     if split and own and selection[-1] not in own:
         raise ValueError(
@@ -220,41 +134,31 @@ def story_settings(assembly: Assembly, selection: int | Sequence[str] | None, sp
     return {"stories": selection, "test_stories": selection[-1:] if split else None}
 
 
-def fitted_by(settings: Settings, options: FitOptions) -> Settings:
-    """The settings with the fit that `train` was asked for."""
-    if (options.normalize_features or options.normalize_targets) and not settings.use_train_test_split:
+def _fitted_by(settings: Settings, options: Mapping[str, Any]) -> Settings:
+    """The settings with the options of `train`."""
+    if (options["normalize_features"] or options["normalize_targets"]) and not settings.use_train_test_split:
         raise ValueError(
             "normalize_features and normalize_targets: stories are z-scored one by one before cross-validation here; "
             "leave them out."
         )
+    same = {field.name for field in fields(Settings)} & options.keys() - {"alphas"}
     return replace(
         settings,
-        alphas=tuple(float(alpha) for alpha in huth_alphas(options.alphas)),
-        normalpha=options.normalpha,
+        **{name: options[name] for name in same},
+        alphas=tuple(huth_alphas(options["alphas"])),
         prediction_floor=PREDICTION_FLOOR,
-        single_alpha=options.single_alpha,
-        use_corr=options.use_corr,
-        folding_type=options.folding_type,
-        n_inner_folds=options.n_inner_folds,
-        n_outer_folds=options.n_outer_folds,
-        chunk_length=options.chunk_length,
-        fdr_q=options.alpha_fdr,
-        seed=options.seed,
-        device=settings.device if options.use_gpu else "cpu",
+        fdr_q=options["alpha_fdr"],
+        device=settings.device if options["use_gpu"] else "cpu",
     )
 
 
-# settings that `train` may still change
-FIT_FIELDS = ("folding_type", "n_inner_folds", "n_outer_folds", "chunk_length", "alphas", "fdr_q", "seed")
-
-
 class AbstractTrainer:
-    """One fit by LITcoder's arguments. What cannot be is refused here, before `train`.
+    """One fit by LITcoder's arguments. Invalid arguments raise an error here, before `train`.
 
     Parameters
     ----------
     assembly : LitcoderAssembly or Assembly
-    feature_extractors : of different modalities; their columns stand side by side
+    feature_extractors : of different modalities; their columns are joined
     downsampler : Downsampler
     model : NestedCVModel
     fir_delays : TRs
@@ -325,31 +229,46 @@ class AbstractTrainer:
                 f"assembly: expected what load_assembly gives, got a {type(assembly).__name__}; write "
                 f"load_assembly(...) around a path."
             )
-        self.feature_extractors = checked_extractors(feature_extractors)
-        refuse_other("downsampler", downsampler, Downsampler)
-        refuse_other("model", model, NestedCVModel)
+        given = feature_extractors if isinstance(feature_extractors, Iterable) else [feature_extractors]
+        self.feature_extractors = list(given)
+        if not self.feature_extractors:
+            raise ValueError("feature_extractors: expected one or more, got none.")
+        kinds = [("downsampler", downsampler, Downsampler), ("model", model, NestedCVModel)]
+        kinds += [
+            ("feature_extractors", extractor, FeatureExtractor) for extractor in self.feature_extractors
+        ]
+        for name, value, kind in kinds:
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"{name}: expected a {kind.__name__} of encoding_nb.litcoder, got a {type(value).__name__}; for "
+                    f"one of your own, call the functions of encoding_nb.design and encoding_nb.ridge."
+                )
         self.dataset_type, self.results_dir, self.run_name = dataset_type, results_dir, run_name
         self.logger_backend, self.wandb_project_name = logger_backend, wandb_project_name
         self.progress = progress
-        chosen = story_settings(self.assembly, story_selection, use_train_test_split)
+        sampling = as_mapping(downsample_config or {}, "downsample_config", '{"method": "lanczos"}')
+        check_known(sampling, DOWNSAMPLE_KEYS, "downsample_config")
+        method = sampling.pop("method", "rect")
+        chosen = _story_settings(self.assembly, story_selection, use_train_test_split)
         n_stories = len(self.assembly.stories if chosen["stories"] is None else chosen["stories"])
         self.settings = Settings(
-            **feature_settings(self.feature_extractors, layer_idx, lookback),
-            **downsample_settings(downsample_config),
+            **_feature_settings(self.feature_extractors, self.assembly, layer_idx, lookback),
+            **{DOWNSAMPLE_KEYS[name]: value for name, value in sampling.items()},
             **chosen,
-            fir_delays=delay_settings(fir_delays),
-            trimming=trimming_of(trimming_config, split=use_train_test_split, n_stories=n_stories),
+            **_trimming(trimming_config, split=use_train_test_split, n_stories=n_stories),
+            downsample_method=LEGACY.get(method, method),
+            fir_delays=fir_delays,  # type: ignore[arg-type]  # Settings makes a tuple of it
             use_train_test_split=use_train_test_split,
             alternative="two-sided",
             significance="parametric",
         )
-        self.settings = fitted_by(with_windows(self.settings, self.assembly), FitOptions())
+        self.settings = _fitted_by(self.settings, fit_options({}))
         records.check_logger(logger_backend)
-        check_results_dir(results_dir)
+        records.check_results_dir(results_dir)
         for field, problem in pipeline.check(self.assembly, self.settings).items():
-            if field not in FIT_FIELDS:
+            if field not in (*FIT_OPTIONS, "fdr_q"):  # which `train` can still change
                 raise SettingsError(field, problem)
-        self._inputs = inputs_of(downsample_config, self.assembly, self.settings)
+        self._split_indices = _stored_boundaries(method, self.assembly, self.settings)
         self.result: Result | None = None
         self.record: Path | None = None
 
@@ -367,21 +286,25 @@ class AbstractTrainer:
         ValueError
             As when the trainer was made; an unknown name; z-scoring asked for in cross-validation.
         """
-        options = FitOptions.of(model_kwargs)
-        settings = fitted_by(self.settings, options)
+        options = fit_options(model_kwargs)
+        settings = _fitted_by(self.settings, options)
         memory = next((e.memory for e in self.feature_extractors if e.modality == "language_model"), None)
         result = pipeline.run(
             self.assembly,
             settings,
             memory=memory,
             progress=self.progress,
-            inner_folds=options.folds,
-            inputs=self._inputs,
+            inner_folds=options["folds"],
+            split_indices=self._split_indices,
         )
         alphas = np.sqrt(np.atleast_2d(result.best_alphas)).mean(axis=0)
-        metrics = litcoder_metrics(result.scores, result.pvalues, alphas, alpha_fdr=options.alpha_fdr)
+        metrics = litcoder_metrics(result.scores, result.pvalues, alphas, alpha_fdr=options["alpha_fdr"])
         self.settings, self.result = settings, result
-        numbers = {name: value for name, value in metrics.items() if not isinstance(value, list)}
+        noted = {
+            "dataset_type": self.dataset_type,
+            "metrics": {name: value for name, value in metrics.items() if not isinstance(value, list)},
+            "stored_tr_boundaries": self._split_indices is not None,
+        }
         self.record = records.save_and_log(
             result,
             self.results_dir,
@@ -390,13 +313,6 @@ class AbstractTrainer:
             run_name=self.run_name,
             metrics=metrics,
             assembly=self.assembly,
-            extra={
-                "litcoder": {
-                    "dataset_type": self.dataset_type,
-                    "metrics": numbers,
-                    "stored_tr_boundaries": self._inputs is not None,
-                },
-                "given_folds": options.folds is not None,
-            },
+            extra={"litcoder": noted, "given_folds": options["folds"] is not None},
         )
         return metrics

@@ -3,10 +3,9 @@
 import logging
 
 from .click_map import brain_view
-from .entry import control_panel
-from .panel import ControlPanel
+from .panel import ControlPanel, control_panel
 
-# What fails is said in the panel; its traceback is for whoever has set up logging, not for the notebook's output.
+# The panel shows errors; tracebacks go to the log, if one is configured, and not to the notebook's output.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = ["ControlPanel", "brain_view", "control_panel"]

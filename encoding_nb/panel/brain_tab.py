@@ -1,178 +1,140 @@
-"""The map: scores and what else is known of each voxel, on the flattened cortex."""
+"""The Brain tab: scores and other values of each voxel on the flattened cortex."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 
+from .._progress import Progress
 from ..assembly import Array
 from ..pipeline import Result
 from ..plots import SCORE
+from ._threads import Flag
 from .click_map import BrainView
-from .runs import BestLayer
+from .session import Session
 from .tabs import ResultTab
-from .theme import WIDE
+from .theme import labelled
 
 VOXELS = {"all, the others faded": "fade", "all, the others hatched": "hatch", "significant only": "hide"}
 
 
 class BrainTab(ResultTab):
-    """The live map of the last run, and which of its values it shows."""
+    """The live map of the last run, and the choice of its values."""
 
     title = "Brain"
 
-    def __init__(self, *, height: int = 512) -> None:
-        self._result: Result | None = None
-        self._best: BestLayer | None = None
-        self._setting = self._ahead = False
+    def __init__(self, session: Session, *, height: int) -> None:
+        self._preview: Progress | None = None
+        self._quiet = Flag()
         self.view = BrainView(height=height).add_class("enb-flatmap")
-        self.values = widgets.Dropdown(
-            options=["score"],
-            description="show",
-            style={"description_width": "46px"},
-            layout={"width": "230px"},
-            tooltip="Which of the numbers of each voxel the map shows.",
-        ).add_class("enb-map-values")
-        self.voxels = widgets.Dropdown(
-            options=VOXELS,
-            description="voxels",
-            style={"description_width": "46px"},
-            layout={"width": "230px"},
-            tooltip="What becomes of voxels that are not significant.",
-        ).add_class("enb-map-voxels")
-        self.regions = widgets.Checkbox(
-            value=True,
-            description="outlines of regions",
-            indent=False,
-            style=WIDE,
-            layout={"width": "auto"},
-            tooltip="Draw the borders and names of regions over the map.",
-        ).add_class("enb-map-regions")
+        size: dict[str, Any] = {"width": "230px", "style": {"description_width": "46px"}}
+        tip, css = "The values on the map.", "enb-map-values"
+        self.values = labelled(widgets.Dropdown, "show", tip, css, options=["score"], **size)
+        tip, css = "How to draw voxels that are not significant.", "enb-map-voxels"
+        self.voxels = labelled(widgets.Dropdown, "voxels", tip, css, options=VOXELS, **size)
+        tip = "Draw the borders and names of regions over the map."
+        label = "outlines of regions"
+        self.regions = labelled(widgets.Checkbox, label, tip, "enb-map-regions", value=True, indent=False)
         self._empty = widgets.HTML("No result yet: the map appears here after the first fit.")
         self.view.layout.display = "none"
         bar = widgets.HBox([self.values, self.voxels, self.regions], layout={"flex_flow": "row wrap"})
-        super().__init__([bar, self._empty, self.view], "brain")
-        self.values.observe(lambda _: self._chosen(other_values=True), "value")
+        super().__init__(session, [bar, self._empty, self.view], "brain")
+        self.values.observe(lambda _: self._edited(other_values=True), "value")
         for control in (self.voxels, self.regions):
-            control.observe(lambda _: self._chosen(), "value")
+            control.observe(lambda _: self._edited(), "value")
 
-    def show(self, result: Result, *, best: BestLayer | None = None) -> None:
-        """Show another run at once: the map is what a fit is for; `best` as in `show_best_layer`."""
-        self._result, self._best, self._ahead = result, best, False
-        self._offer()
+    def show(self, result: Result) -> None:
+        """Show another run at once: the map is what a fit is for."""
+        self._preview = None
         self.view.show_result(result)
+        self._offer(result)
         self._empty.layout.display, self.view.layout.display = "none", None
-        if self._choices()[self.values.value] is not None or self.voxels.value != "fade":
+        if self.values.value != "score" or self.voxels.value != "fade":
             self.draw()
 
-    def show_ahead(self, scores: Array, significant: Array) -> None:
-        """Put the scores of another run of the same data on the map, while their permutation test is running.
+    def preview(self, step: Progress | None) -> None:
+        """Put the scores of a run on the map while its permutation test is running; None shows the last result again.
 
-        Not where the map is out of sight or shows other numbers.
+        Only in place of the scores of another run on the same data, if they are visible.
         """
-        if self._result is None or not self._in_sight or self.values.value != "score":
-            return
-        self._ahead = True
-        how = {"significant": significant, "nonsignificant": self.voxels.value}
-        self.view.show(scores, name="r", units=SCORE, ahead=True, **how)
-        if not self._ahead:  # cancelled meanwhile
-            self.changed()
-
-    def take_back(self) -> None:
-        """Show the last run again, where the one whose scores are on the map did not come to its end."""
-        if self._ahead:
-            self._ahead = False
-            self.changed()
-
-    def show_best_layer(self, best: BestLayer | None) -> None:
-        """Offer the best layer of each voxel; None takes it back."""
-        self._best = best
-        if self._result is not None:
-            shown = self.values.value
-            self._offer()
-            if "best layer" in (shown, self.values.value):
+        if (
+            step is not None
+            and self.view.result is not None
+            and self.in_front
+            and self.values.value == "score"
+        ):
+            self._preview = step
+            self.draw()
+            if self._preview is not step:  # the run was cancelled during the drawing
                 self.changed()
+        elif step is None and self._preview is not None:
+            self._preview = None
+            self.changed()
 
-    def _choices(self) -> dict[str, dict[str, Any] | None]:
-        """{what it is called: arguments of `BrainView.show`}; None for the scores as they came."""
-        result = self._result
-        choices: dict[str, dict[str, Any] | None] = {"score": None}
-        if result is None:
-            return choices
+    def swept(self) -> None:
+        """Offer the best layer of each voxel, if the session has it."""
+        if self.view.result is not None:
+            self._offer(self.view.result)
+            self.changed()
+
+    def _choices(self, result: Result) -> dict[str, dict[str, Any]]:
+        """{label: arguments of `BrainView.show`}."""
+        choices = {"score": _shown(result.scores, "r", SCORE)}
         if len(result.story_scores) > 1:
-            choices |= {
-                f"score in {story}": {
-                    "values": scores,
-                    "name": f"r in {story}",
-                    "units": f"correlation (r) in {story}",
-                }
-                for story, scores in result.story_scores.items()
-            }
+            for story, scores in result.story_scores.items():
+                choices[f"score in {story}"] = _shown(scores, f"r in {story}", f"correlation (r) in {story}")
         if result.noise_ceiling is not None:
-            choices["noise ceiling"] = {
-                "values": result.noise_ceiling,
-                "name": "noise ceiling",
-                "units": "correlation (r) that a perfect model would reach",
-            }
-        alphas = np.median(np.atleast_2d(result.best_alphas), axis=0)
+            units = "correlation (r) that a perfect model would reach"
+            choices["noise ceiling"] = _shown(result.noise_ceiling, "noise ceiling", units)
         with np.errstate(divide="ignore", invalid="ignore"):
-            logs = np.log10(alphas)
-        choices["chosen alpha"] = {
-            "values": logs,
-            "name": "log10 alpha",
-            "units": "log10 of the chosen alpha",
-            "cmap": "viridis",
-        }
-        best = self._best
-        if best is not None and best.values.shape == result.scores.shape:
-            model = PurePath(best.settings.model_name).name
-            choices["best layer"] = {
-                "values": best.values,
-                "name": "best layer",
-                "units": f"layer of {model} with the highest score",
-                "cmap": "viridis",
-                "categories": best.layers,
-            }
+            alphas = np.log10(np.median(np.atleast_2d(result.best_alphas), axis=0))
+        choices["chosen alpha"] = _shown(alphas, "log10 alpha", "log10 of the chosen alpha", cmap="viridis")
+        if best := self.session.best_layer:
+            units = f"layer of {PurePath(best.settings.model_name).name} with the highest score"
+            options = {"cmap": "viridis", "categories": best.layers}
+            choices["best layer"] = _shown(best.values, "best layer", units, **options)
         return choices
 
-    def _offer(self) -> None:
-        """Offer what this run has, keeping the choice where it still is there."""
-        names, chosen = list(self._choices()), self.values.value
+    def _offer(self, result: Result) -> None:
+        """Offer the values of this run; the chosen ones stay if it has them."""
+        names, chosen = list(self._choices(result)), self.values.value
         if tuple(names) == tuple(self.values.options):
             return
-        self._setting = True
-        self.values.options = names
-        self.values.value = chosen if chosen in names else "score"
-        self._setting = False
+        with self._quiet:
+            self.values.options = names
+            self.values.value = chosen if chosen in names else "score"
         if self.values.value != chosen:
-            self._forget_range()
+            self._reset_range()
 
-    def _forget_range(self) -> None:
-        """A threshold and a colour range are of the numbers that they were chosen for."""
+    def _reset_range(self) -> None:
+        """Forget threshold and colour range: they belong to the values that they were chosen for."""
         with self.view.hold_sync():
             self.view.threshold = self.view.vmin = self.view.vmax = None
 
-    def _chosen(self, *, other_values: bool = False) -> None:
-        if self._result is not None and not self._setting:
+    def _edited(self, *, other_values: bool = False) -> None:
+        if not self._quiet.on:
             if other_values:
-                self._forget_range()
+                self._reset_range()
             self.changed()
 
     def draw(self) -> None:
         """Put the chosen values on the map."""
-        result = self._result
+        result, step = self.view.result, self._preview
         if result is None:
             return
         self.view.with_regions = self.regions.value
-        chosen: Mapping[str, Any] = self._choices().get(self.values.value) or {
-            "values": result.scores,
-            "name": "r",
-            "units": "correlation (r)",
-        }
-        # the best layer is of voxels that count in any of the layers, whatever they do in this one
+        choices = self._choices(result)
+        chosen = choices.get(self.values.value, choices["score"])
+        # the best layer counts voxels that are significant in any layer, not in the layer of this run
         significant = None if "categories" in chosen else result.significant
+        if step is not None and self.values.value == "score":
+            chosen = {**chosen, "values": step.scores, "ahead": True}
+            significant = step.significant
         self.view.show(**chosen, significant=significant, nonsignificant=self.voxels.value)
+
+
+def _shown(values: Array, name: str, units: str, **options: Any) -> dict[str, Any]:
+    return {"values": values, "name": name, "units": units, **options}

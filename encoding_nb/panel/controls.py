@@ -1,156 +1,558 @@
-"""The panel's controls: widgets in, `Settings` out.
+"""The panel's controls: a table of rows, the widgets made from it, and the `Settings` that they show.
 
-Each control has a label, a tooltip, a class that tests select it by, and a line beneath it for what is wrong
-with its value. The four that a first hour needs stand in sight, the others are folded away under plain names.
+Each control has a label, a tooltip, a CSS class by which tests select it, and a line for what is wrong with its value.
+The controls that a beginner needs are visible, the others are folded away in sections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import ipywidgets as widgets
 
+from .. import features, ridge
+from .._validation import error_text, shorten
 from ..assembly import Assembly
-from ..settings import Settings, SettingsError
-from .data_controls import DataControls, StoriesField
-from .fields import Section
-from .fit_controls import FitControls
-from .model_controls import ModelControls
-from .model_lookup import ModelLookup
-from .time_controls import TimeControls, TrimmingControls
+from ..features import ModelInfo
+from ..pipeline import split_stories
+from ..settings import ALTERNATIVES, SIGNIFICANCE, Settings, SettingsError
+from ._threads import Flag, Latest
+from .fields import Condition, Control, Entry, Field, Notify, Section, parse_path
+from .theme import LABEL_WIDTH, button, labelled, note
+from .trimming import TrimmingField
+
+Open = Callable[[str, dict[str, Any]], None]
+N_SUGGESTED = 200  # models in the drop-down list, those on this machine first; any other name can be typed
+GIVEN = "as given in the code"
+SOURCES = {"the built-in demo": "demo", "a file": "file", "a folder (ds003020, Alice)": "folder"}
+PATH_TIP = "A LITcoder .pkl file, an .h5 file of `save_assembly`, or the folder of ds003020 or of Brennan's Alice data."
+LIST_ROWS = 6  # of a list of stories that are visible at once
+SPACES = {
+    "language_model": ("language model", "Activations of a language model that reads the words so far."),
+    "wordrate": ("word rate", "Number of words in each TR: a simple control model, alone or with others."),
+    "embeddings": ("word embedding", "One vector per word, independent of its context."),
+}
+
+# ---------------------------------------------------------------------- conditions
+
+
+def _uses(space: str) -> Condition:
+    return lambda settings, _: space in (settings.modality, *settings.joined_with)
+
+
+def _chosen(setting: str, *values: Any) -> Condition:
+    return lambda settings, _: getattr(settings, setting) in values
+
+
+_reads = _uses("language_model")
+_embeds = _uses("embeddings")
+_filters = _chosen("downsample_method", "lanczos", "sinc")
+_nested = _chosen("use_train_test_split", False)
+_chunked = _chosen("folding_type", "chunked", "chunked_contiguous", "chunked_trimmed")
+_permutes = _chosen("significance", "permutation")
+
+
+def _needs_model(settings: Settings, data: Assembly) -> bool:
+    return _reads(settings, data) or (_embeds(settings, data) and settings.embedding is None)
+
+
+def _strides(settings: Settings, data: Assembly) -> bool:
+    return _reads(settings, data) and settings.context_type == "strided"
+
+
+def _has_windows(settings: Settings, data: Assembly) -> bool:
+    return settings.use_stored_contexts or any(story.contexts for story in data.stories.values())
+
+
+def _stored(settings: Settings, data: Assembly) -> bool:
+    return _reads(settings, data) and any(story.contexts for story in data.stories.values())
+
+
+# ---------------------------------------------------------------------- the table
+
+
+def _choices(labels: Mapping[Any, str], known: Any = None) -> dict[str, Any]:
+    """Options of a drop-down list: the known values by their labels."""
+    return {"options": {labels.get(value, value): value for value in (labels if known is None else known)}}
+
+
+CONTEXTS = {
+    "fullcontext": "a full window for every word",
+    "nocontext": "grow, then start again",
+    "halfcontext": "grow, then drop half",
+    "strided": "strides (approximate)",
+}
+WEIGHTS = {"raw": "as published", "litcoder": "folded and centred, as in LITcoder"}
+POOLING = {True: "the word's last token", False: "the mean over the window"}
+DOWNSAMPLING = {
+    "lanczos": "Lanczos filter",
+    "sinc": "sinc filter",
+    "rect": "mean of a TR's words (rect)",
+    "average": "mean of a TR's words (average)",
+    "sum": "sum of a TR's words",
+    "last": "the TR's last word",
+}
+SCHEMES = {True: "the test stories", False: "every story in turn (nested cross-validation)"}
+FOLDING = {
+    "chunked": "chunks of TRs, at random",
+    "chunked_contiguous": "chunks of TRs, in order",
+    "chunked_trimmed": "chunks of TRs, ends not scored",
+    "kfold": "contiguous parts of the recording",
+    "kfold_trimmed": "contiguous parts, ends not scored",
+    "timeseries": "the past predicts the future",
+    "group": "whole stories",
+}
+CRITERIA = {True: "correlation", False: "explained variance (R2)"}
+TESTS = {
+    "parametric": "parametric test (fast)",
+    "permutation": "permutation test (slower, accounts for autocorrelation)",
+}
+SIDES = {"greater": "one-sided", "two-sided": "two-sided"}
+DEVICES = {"options": ("auto", "cpu", "cuda")}
+
+# The rows below {css class of the section: its title and rows}; "main" is always visible.
+ROWS = {
+    "main": (
+        Control("model_name", "model", "model", "model", enabled=_needs_model),
+        Control("layer_idx", "layer", "layer", "layer", enabled=_reads),
+        Control("lookback", "lookback", "lookback", "whole", enabled=_reads),
+    ),
+    "features": (
+        Control("context_type", "context", "context", "choice", _choices(CONTEXTS), _reads),
+        Control("stride", "stride", "stride", "whole or empty", enabled=_strides, shown=_strides),
+        Control("last_token", "pooling", "pooling", "choice", _choices(POOLING), _reads),
+        Control("processing", "processing", "weights", "choice", _choices(WEIGHTS), _reads),
+        Control("embedding", "embedding", "vectors", "path or empty", enabled=_embeds, shown=_embeds),
+        Control(
+            "use_stored_contexts", "stored-contexts", "stored windows", "tick", {}, _stored, _has_windows
+        ),
+    ),
+    "time": (
+        Control("downsample_method", "downsample", "downsampling", "choice", _choices(DOWNSAMPLING)),
+        Control("downsample_window", "downsample-window", "lobes", "whole", enabled=_filters),
+        Control("cutoff_mult", "cutoff", "cutoff", "number", enabled=_filters),
+        Control("fir_delays", "delays", "delays (TR)", "delays", {"placeholder": "1, 2, 3, 4"}),
+    ),
+    "fit": (
+        Control("use_train_test_split", "scheme", "scores from", "choice", _choices(SCHEMES)),
+        Control("folding_type", "folding", "folds", "choice", _choices(FOLDING, ridge.FOLDING_TYPES)),
+        Control("n_inner_folds", "inner-folds", "inner folds", "whole"),
+        Control("n_outer_folds", "outer-folds", "outer folds", "whole", enabled=_nested),
+        Control("chunk_length", "chunk-length", "chunk length", "whole", enabled=_chunked),
+        Control("alphas", "alphas", "alphas", "alphas", {"placeholder": "1e2 to 1e6 in 7 steps"}),
+        Control("single_alpha", "single-alpha", "one for all", "tick"),
+        Control("use_corr", "criterion", "chosen by", "choice", _choices(CRITERIA)),
+        Control("normalpha", "normalpha", "scaled alphas", "tick"),
+        Control("prediction_floor", "prediction-floor", "floor", "number"),
+        Control("seed", "seed", "random seed", "whole"),
+        Control("device", "device", "device", "choice", DEVICES),
+    ),
+    "test": (
+        Control("significance", "significance", "p-values", "choice", _choices(TESTS, SIGNIFICANCE)),
+        Control("n_permutations", "permutations", "permutations", "whole", enabled=_permutes),
+        Control("block_trs", "block", "block (TR)", "whole or empty", enabled=_permutes),
+        Control("fdr_q", "fdr", "FDR", "number"),
+        Control("alternative", "alternative", "test", "choice", _choices(SIDES, ALTERNATIVES)),
+    ),
+}
+TITLES = {
+    "features": "More about features",
+    "time": "Time: downsampling and delays",
+    "fit": "Fit: folds and alphas",
+    "test": "Significance",
+}
+TOOLTIPS = {
+    "model_name": "The language model: choose one, or type any Hugging Face name or local model folder.",
+    "layer_idx": "The layer that gives the features: 0 is the embedding, the last is the model's output.",
+    "lookback": "Number of tokens that the model reads for each word, including the word's own.",
+    "context_type": "How windows move along the story. The first is exact, the others are faster.",
+    "stride": "Tokens by which a window moves in strided context; empty: the lookback.",
+    "last_token": "The features of a word: at its last token, or their mean over all tokens of its window.",
+    "processing": "Weights as published, or with folded LayerNorms and a centred residual stream.",
+    "embedding": "For word embeddings: a file of word vectors; empty: the model's input embedding.",
+    "use_stored_contexts": "Use the text windows that came with the data; lookback then has no effect.",
+    "downsample_method": "How one value per word becomes one value per TR.",
+    "downsample_window": "Number of lobes on each side of the filter.",
+    "cutoff_mult": "Cutoff of the filter, as a multiple of the TR rate.",
+    "fir_delays": "BOLD follows the words by several seconds: the fit uses the features from this many TRs earlier.",
+    "use_train_test_split": "Fit once and score other stories, or fit several times and score every story.",
+    "folding_type": "How TRs are assigned to the folds that choose alpha. Neighbouring TRs stay together.",
+    "n_inner_folds": "Number of folds that choose alpha.",
+    "n_outer_folds": "Number of folds in which rows are scored, for nested cross-validation.",
+    "chunk_length": "Number of consecutive TRs that are held out together.",
+    "alphas": "Penalties to choose from, as in scikit-learn: '1e2 to 1e6 in 7 steps', or a list.",
+    "single_alpha": "Choose one alpha for all voxels instead of one per voxel.",
+    "use_corr": "The measure by which alpha is chosen on held-out rows.",
+    "normalpha": "Multiply alphas by the squared largest singular value of the features (Huth lab).",
+    "prediction_floor": "Added to a prediction's standard deviation when alpha is chosen; LITcoder uses 1e-8.",
+    "seed": "Random seed for folds and permutations.",
+    "device": "Where to compute; the result is the same.",
+    "significance": "The test of each voxel. The parametric test finds too many: it assumes independent TRs.",
+    "n_permutations": "Number of permutations of the permutation test.",
+    "block_trs": "TRs that a permutation keeps together; empty: shuffle phases, which keeps autocorrelation.",
+    "fdr_q": "False discovery rate: accepted share of false positives among the significant voxels.",
+    "alternative": "One-sided: only positive correlations are significant. Two-sided: negative ones too.",
+}
+
+
+class SpacesField(Entry):
+    """The feature spaces of the fit; the first one chosen comes first."""
+
+    labels = MappingProxyType({"modality": "features", "joined_with": "features"})
+
+    def __init__(self) -> None:
+        self._order: list[str] = []
+        heading = widgets.HTML(f"<b>{self.labels['modality']}</b>: choose one or more")
+        self.boxes: dict[str, widgets.Checkbox] = {}
+        for name in features.FEATURE_SPACES:
+            label, tooltip = SPACES.get(name, (name, f"Feature space {name}."))
+            layout = {"width": "auto", "margin": f"0 0 0 {LABEL_WIDTH}"}
+            box = widgets.Checkbox(description=label, tooltip=tooltip, indent=False, layout=layout)
+            self.boxes[name] = box.add_class(f"enb-space-{name.replace('_', '-')}")
+            box.observe(lambda change, name=name: self._ticked(name, change["new"]), "value")
+        super().__init__("spaces", [heading, *self.boxes.values()])
+
+    def _ticked(self, name: str, on: bool) -> None:
+        self._order = [each for each in self._order if each != name] + [name] * on
+
+    def show(self, settings: Settings) -> None:
+        """Tick the feature spaces of the settings, in their order."""
+        order = [name for name in (settings.modality, *settings.joined_with) if name in self.boxes]
+        for name, box in self.boxes.items():
+            box.value = name in order
+        self._order = order
+
+    def read(self) -> dict[str, Any]:
+        """{"modality": ..., "joined_with": ...}; raises SettingsError if nothing is ticked."""
+        if not self._order:
+            raise SettingsError("modality", "Expected at least one feature space, got none; tick one.")
+        return {"modality": self._order[0], "joined_with": tuple(self._order[1:])}
+
+    def watch(self, on_change: Notify) -> None:
+        """Call `on_change` when a feature space is ticked or unticked."""
+        for box in self.boxes.values():
+            box.observe(lambda _: on_change(), "value")
+
+
+# ---------------------------------------------------------------------- data
+
+
+class DataControls(Entry):
+    """Choose a data set and open it; `on_open(source, options)` is called with the arguments of `load_assembly`."""
+
+    def __init__(self, on_open: Open) -> None:
+        self._on_open = on_open
+        tip = "The source of words and brain responses. Open loads the chosen data."
+        sources = {GIVEN: "given", **SOURCES}
+        self.source = labelled(widgets.Dropdown, "data", tip, "enb-source", options=sources)
+        options: dict[str, Any] = {"continuous_update": False, "placeholder": "file or folder"}
+        self.path = labelled(widgets.Text, "path", PATH_TIP, "enb-path", **options)
+        options["placeholder"], tip = "such as UTS03", "The subject to load, if the folder has several."
+        self.subject = labelled(widgets.Text, "subject", tip, "enb-subject", **options)
+        self.open_button = button("Open", "folder-open", "Load the chosen data", "enb-open", width="105px")
+        self._note = widgets.HTML().add_class("enb-data-note")
+        super().__init__("data", [self.source, self.path, self.subject, self.open_button, self._note])
+        self.source.observe(lambda _: self._enable(), "value")
+        self.open_button.on_click(lambda _: self._opened())
+        self._enable()
+
+    def _enable(self) -> None:
+        """Show the boxes that the chosen source needs, and enable Open."""
+        self.path.layout.display = None if self.source.value in ("file", "folder") else "none"
+        self.subject.layout.display = None if self.source.value == "folder" else "none"
+        self.open_button.disabled = self.source.value == "given"
+
+    def _opened(self) -> None:
+        kind, subject = self.source.value, self.subject.value.strip()
+        try:
+            source = "demo" if kind == "demo" else _existing(self.path.value.strip(), kind)
+        except ValueError as error:
+            self.show_problem(str(error))
+            return
+        self.show_problem(None)
+        self._on_open(source, {"subject": subject} if kind == "folder" and subject else {})
+
+    def show_data(self, assembly: Assembly) -> None:
+        """Describe the open data."""
+        kind = "simulated BOLD" if assembly.simulated else "BOLD"
+        voxels = f"{kind} of {assembly.n_voxels:,} voxels"
+        text = f"{assembly.subject}: {len(assembly)} stories, {voxels}, TR {assembly.tr:g} s"
+        self._note.value = note(text)
+        self.show_problem(None)
+
+
+def _existing(typed: str, kind: str) -> str:
+    """The path of an existing "file" or "folder"; raises a ValueError for any other."""
+    if not typed:
+        raise ValueError(f"Expected the path of a {kind}, got none; type it above.")
+    path = Path(parse_path(typed, kind))
+    if not (path.is_file() if kind == "file" else path.is_dir()):
+        found = f"There is no {kind} at {shorten(typed, 200)!r}"
+        raise ValueError(f"{found}; check the path (relative paths start at {Path.cwd()}).")
+    return str(path)
+
+
+class StoriesField(Entry):
+    """Stories to fit on and stories to test on."""
+
+    labels = MappingProxyType({"stories": "stories", "test_stories": "test on"})
+
+    def __init__(self) -> None:
+        tips = (
+            "Stories to use; those chosen for testing are not used for fitting.",
+            "Held out of the fit and predicted; the scores are from these stories.",
+        )
+        self.lists: dict[str, Any] = {}
+        for (name, label), tip in zip(self.labels.items(), tips, strict=True):
+            tip += " Ctrl+click or Shift+arrow selects several."
+            css = f"enb-{name.replace('_', '-')}"
+            self.lists[name] = labelled(widgets.SelectMultiple, label, tip, css)
+        self._note = widgets.HTML().add_class("enb-stories-note")
+        self._unknown: dict[str, tuple[str, ...]] = {}
+        super().__init__("stories", [*self.lists.values(), self._note])
+
+    def use(self, assembly: Assembly) -> None:
+        """Offer the stories of other data, with the data's own choice."""
+        self._unknown = {}
+        self._default = {"stories": tuple(assembly.stories), "test_stories": assembly.test_stories}
+        for name, box in self.lists.items():
+            box.options = tuple(assembly.stories)
+            box.rows = min(LIST_ROWS, max(2, len(assembly.stories)))
+            box.value = self._default[name]
+
+    def show(self, settings: Settings) -> None:
+        """Choose the stories of the settings; names that the data do not have are kept until others are chosen."""
+        self._unknown = {}
+        for name, box in self.lists.items():
+            asked = getattr(settings, name)
+            chosen = self._default[name] if asked is None else tuple(asked)
+            box.value = tuple(story for story in box.options if story in chosen)
+            if not set(chosen) <= set(box.options):
+                self._unknown[name] = chosen
+
+    def read(self) -> dict[str, Any]:
+        """{"stories": ..., "test_stories": ...}, None for the data's own choice."""
+        if not self.lists["stories"].value:
+            raise SettingsError("stories", "Expected at least one story to use, got none; choose some.")
+        chosen = {name: tuple(box.value) for name, box in self.lists.items()}
+        found = {name: None if names == self._default[name] else names for name, names in chosen.items()}
+        return found | self._unknown
+
+    def watch(self, on_change: Notify) -> None:
+        """Call `on_change` when a choice changes."""
+
+        def changed(name: str) -> None:
+            self._unknown.pop(name, None)
+            on_change()
+
+        for name, box in self.lists.items():
+            box.observe(lambda _, name=name: changed(name), "value")
+
+    def adapt(self, settings: Settings, assembly: Assembly) -> None:
+        """Show how many stories each part has."""
+        try:
+            split = split_stories(assembly, settings)
+        except SettingsError:
+            self._note.value = ""
+        else:
+            held = f"{len(split.test)} for testing" if split.test else "every story is held out in turn"
+            self._note.value = note(f"{len(split.train)} stories for fitting, {held}")
+
+
+# ---------------------------------------------------------------------- all controls
 
 
 class Controls(widgets.VBox):
-    """All controls of the panel, and the `Settings` they stand for.
+    """All controls of the panel, and the `Settings` that they show.
 
     Parameters
     ----------
+    data : Assembly
     settings : Settings, to start with
-    on_change : called when a control's value changes
-    on_open : called with what `load_assembly` takes when other data are to be opened
+    on_change : called when the user changes a value
+    on_open : called with the arguments of `load_assembly` when other data are to be opened
+    lookup : ModelLookup
+
+    Attributes
+    ----------
+    fields : {setting: Entry}
     """
 
     def __init__(
-        self,
-        assembly: Assembly,
-        settings: Settings,
-        on_change: Callable[[], None],
-        on_open: Callable[[str, dict[str, Any]], None],
-        lookup: ModelLookup,
+        self, data: Assembly, settings: Settings, on_change: Notify, on_open: Open, lookup: ModelLookup
     ) -> None:
-        self._base = settings
-        self._assembly = assembly
-        self._on_change = on_change
-        self._showing = False
-        self.data = DataControls(assembly, on_open)
-        self.stories = StoriesField(assembly)
-        self.models = ModelControls(lookup)
-        self.trimming = TrimmingControls()
-        self.time = TimeControls()
-        self.fit = FitControls()
-        self.sections = {
-            "data": Section("Data and stories", [self.data, self.stories], "data"),
-            "features": Section("More about features", self.models.more, "features"),
-            "time": Section("Time: downsampling and delays", self.time.fields, "time"),
-            "fit": Section("Fit: folds and alphas", self.fit.fit_fields, "fit"),
-            "test": Section("Significance", self.fit.test_fields, "test"),
-        }
-        self.fields: tuple[Any, ...] = (
-            self.stories,
-            *self.models.main,
-            *self.models.more,
-            self.trimming,
-            *self.time.fields,
-            *self.fit.fit_fields,
-            *self.fit.test_fields,
-        )
-        self._field_of = {name: field for field in self.fields for name in field.settings}
+        self._base, self._lookup = settings, lookup
+        self._quiet = Flag()
+        self._on_change: Notify = lambda: None  # until the controls are made
+        self._moved: tuple[str, str] = ("", "")
+        self.data = DataControls(on_open)
+        self.stories, self.spaces, self.trimming = StoriesField(), SpacesField(), TrimmingField()
+        made = {css: [Field(row, TOOLTIPS[row.setting]) for row in rows] for css, rows in ROWS.items()}
+        main = made.pop("main")
+        made["features"].insert(0, self.spaces)
+        self.sections = {"data": Section("Data and stories", [self.data, self.stories], "data")}
+        self.sections |= {css: Section(TITLES[css], entries, css) for css, entries in made.items()}
+        folded = [entry for entries in made.values() for entry in entries]
+        self.entries: list[Any] = [self.stories, *main, self.trimming, *folded]
+        self.fields = {name: entry for entry in self.entries for name in entry.labels}
+        self.fields["model_name"].control.options = [info.name for info in lookup.available[:N_SUGGESTED]]
         first, *others = self.sections.values()
-        super().__init__([first, *self.models.main, self.trimming, *others])
-        self.data.show(assembly)
-        self.trimming.use(assembly)
+        super().__init__([first, *main, self.trimming, *others])
+        self.use(data)
         self.show(settings)
-        for field in self.fields:
-            field.watch(self._changed)
+        for entry in self.entries:
+            entry.watch(self._changed)
+        self._on_change = on_change
 
-    @property
-    def model(self) -> Any:
-        """The field of the model's name."""
-        return self.models.model
-
-    @property
-    def layer(self) -> Any:
-        """The field of the layer."""
-        return self.models.layer
+    def _changed(self) -> None:
+        if not self._quiet.on:
+            self._on_change()
 
     def show(self, settings: Settings) -> None:
-        """Put all controls to what the settings say."""
+        """Set all controls to the settings."""
         self._base = settings
-        self._showing = True
-        slider = self.layer.control
-        slider.max = max(slider.max, settings.layer_idx, 1)
-        for field in self.fields:
-            field.show(settings)
-        self._showing = False
+        with self._quiet:
+            slider = self.fields["layer_idx"].control
+            slider.max = max(slider.max, settings.layer_idx, 1)
+            for entry in self.entries:
+                entry.show(settings)
         self._changed()
 
     def use(self, assembly: Assembly) -> None:
-        """Offer the stories of other data, and forget the choice among the last ones'."""
+        """Offer the stories of other data, and forget the choice of stories."""
         self._assembly = assembly
         self._base = replace(self._base, stories=None, test_stories=None)
-        self._showing = True
-        self.stories.use(assembly)
-        self._showing = False
-        self.data.show(assembly)
+        with self._quiet:
+            self.stories.use(assembly)
+        self.data.show_data(assembly)
         self.trimming.use(assembly)
         self._changed()
 
-    def _changed(self) -> None:
-        if not self._showing:
-            self._on_change()
-
-    def adapt(self) -> str | None:
-        """Let ranges, notes and greyed-out controls follow the values; a problem of the model, or None."""
-        has_contexts = any(story.contexts for story in self._assembly.stories.values())
-        trouble = self.models.adapt(has_contexts=has_contexts)
-        self.time.adapt(self._assembly.tr)
-        self.fit.adapt()
-        return trouble
-
     def read(self) -> tuple[Settings, dict[str, str]]:
-        """The settings, and {setting: sentence} for the controls that hold no value; these keep the last one's."""
+        """The settings, and {setting: problem} of the controls without a valid value, which keep the last one."""
         values: dict[str, Any] = {}
-        problems: dict[str, str] = {}
-        for field in self.fields:
+        found: list[tuple[Entry, SettingsError]] = []
+        for entry in self.entries:
             try:
-                values |= field.read()
+                values |= entry.read()
             except SettingsError as error:
-                if getattr(field, "on", True):  # what is greyed out has no effect, and cannot be mended
-                    problems[error.field] = str(error)
-        return replace(self._base, **values), problems
+                found.append((entry, error))
+        settings = replace(self._base, **values)
+        data = self._assembly  # what is greyed out has no effect, so it is no problem
+        return settings, {error.field: str(error) for entry, error in found if entry.enabled(settings, data)}
 
     @property
     def settings(self) -> Settings:
-        """The settings as they stand; raises SettingsError where a control holds no value."""
+        """The settings of the controls; raises SettingsError for a control without a valid value."""
         settings, problems = self.read()
-        for name, sentence in problems.items():
-            raise SettingsError(name, sentence)
+        if problems:
+            raise SettingsError(*next(iter(problems.items())))
         return settings
 
-    def show_problems(self, problems: dict[str, str]) -> list[str]:
-        """Write each problem beside its control, unfolding its section; returns those without a control."""
-        for field in self.fields:
-            field.show_problem(
-                " ".join(problems[name] for name in field.settings if name in problems) or None
-            )
+    def adapt(self) -> str | None:
+        """Update ranges, notes and greyed-out controls; returns what is wrong with the model, or None.
+
+        A layer beyond the last one moves to the last, and the note of the model reports it.
+        """
+        settings, problems = self.read()
+        for entry in self.entries:
+            entry.adapt(settings, self._assembly)
+        tr, delays = self._assembly.tr, () if "fir_delays" in problems else settings.fir_delays
+        seconds = ", ".join(f"{delay * tr:g}" for delay in delays)
+        self.fields["fir_delays"].show_note(f"that is {seconds} s at a TR of {tr:g} s" if seconds else "")
+        info, model = self._lookup.info(settings.model_name), self.fields["model_name"]
+        if isinstance(info, ModelInfo):
+            model.show_note(describe(info) + self._limit_layer(info))
+            return None
+        model.show_note("")
+        if not model.enabled(settings, self._assembly):
+            return None
+        return info or "Looking up this model; Fit is disabled until then."
+
+    def _limit_layer(self, info: ModelInfo) -> str:
+        """Let the slider end at the model's last layer; what to report about a layer that moved."""
+        slider = self.fields["layer_idx"].control
+        if slider.value > info.n_layers:
+            moved = f"; this model has no layer {slider.value}, so the slider moved to {info.n_layers}"
+            self._moved = (info.name, moved)
+        elif slider.value < info.n_layers or self._moved[0] != info.name:
+            self._moved = ("", "")
+        slider.max = info.n_layers
+        return self._moved[1]
+
+    def show_problems(self, problems: Mapping[str, str]) -> list[str]:
+        """Show each problem at its control and unfold its section; returns the problems without a control."""
+        for entry in self.entries:
+            found = [problems[name] for name in entry.labels if name in problems]
+            entry.show_problem(" ".join(found) or None)
         for section in self.sections.values():
-            if any(self._field_of.get(name) in section.body.children for name in problems):
+            if any(self.fields.get(name) in section.body.children for name in problems):
                 section.unfold()
-        return [sentence for name, sentence in problems.items() if name not in self._field_of]
+        return [sentence for name, sentence in problems.items() if name not in self.fields]
 
     def label_of(self, setting: str) -> str:
-        """What a setting's control is called on the page."""
-        field = self._field_of.get(setting)
-        return field.labels[setting] if field is not None else setting.replace("_", " ")
+        """The label of a setting's control."""
+        entry = self.fields.get(setting)
+        return entry.labels[setting] if entry is not None else setting.replace("_", " ")
+
+
+# ---------------------------------------------------------------------- models
+
+
+class ModelLookup:
+    """Answers at once for models on this machine; looks others up in a thread.
+
+    Parameters
+    ----------
+    on_found : called in that thread when the answer for a name is known
+    """
+
+    def __init__(self, on_found: Notify) -> None:
+        self._on_found = on_found
+        self.available = features.available_models()
+        self._here = {"demo", *(info.name for info in self.available if info.on_this_machine)}
+        self._found: dict[str, ModelInfo | str] = {}
+        self.seeking = Latest(self._seek)
+
+    def info(self, name: str) -> ModelInfo | str | None:
+        """The model's size, a sentence that says what is wrong with it, or None while it is being looked up."""
+        if name in self._here or not name.strip() or os.path.isdir(name):
+            return _look_up(name)
+        if name not in self._found:
+            self.seeking.ask(name)
+        return self._found.get(name)
+
+    def forget(self, name: str) -> None:
+        """Look a name up again if it was not found, since the network may be back."""
+        if isinstance(self._found.get(name), str):
+            del self._found[name]
+
+    def _seek(self, name: str) -> None:
+        self._found[name] = _look_up(name)
+        self._on_found()
+
+
+def _look_up(name: str) -> ModelInfo | str:
+    try:
+        return features.model_info(name)
+    except ValueError as error:
+        return str(error) or type(error).__name__
+    except Exception as error:  # noqa: BLE001 - whatever a configuration holds, the user must see it
+        what = f"{shorten(name)} cannot be read as a language model ({error_text(error)})"
+        return f"{what}; choose another, such as demo."
+
+
+def describe(info: ModelInfo) -> str:
+    """Layers, width, context and memory of a model in one line."""
+    reads = "any number of" if info.n_ctx is None else f"up to {info.n_ctx - 1}"
+    parts = [f"{info.n_layers} layers of {info.d_model} features, reads {reads} tokens"]
+    if n := info.n_bytes:
+        parts.append(f"{n / 1e9:.1f} GB of memory" if n >= 1e9 else f"{max(n / 1e6, 1):.0f} MB of memory")
+    if not info.on_this_machine:
+        parts.append("not on this machine: downloaded at its first use")
+    return ", ".join(parts)

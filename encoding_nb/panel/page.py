@@ -1,8 +1,7 @@
-"""The panel's links to the page around it: the code with Copy and Insert below, the download, the tooltips.
+"""The panel's links to the page around it: the code, the download and the tooltips.
 
-Insert below goes through JupyterLab's widget manager, which knows the notebook that shows the widget; no
-extension is needed. Other programs (VS Code, Colab) give no such way: there Insert below says so, and Copy
-does.
+Insert below uses JupyterLab's widget manager, which knows the notebook that shows the widget; no extension is needed.
+Other programs (VS Code, Colab) offer no such way: there Insert below reports this, and Copy works.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import ipywidgets as widgets
 import traitlets
 
 from ..web import WEB
+from ._threads import Latest
 
 
 class CodeView(anywidget.AnyWidget):
@@ -30,13 +30,14 @@ class PageLink(anywidget.AnyWidget):
     Parameters
     ----------
     pack : function that returns a file name, its bytes (None for none), and a sentence
+        Called in a thread, so that the kernel keeps answering.
 
     Attributes
     ----------
     seen : int
-        0 while no browser has shown the panel, as when a notebook is executed without one.
+        0 while no browser has shown the panel, for example when a notebook is executed without one.
     tips : {css class: tooltip}
-        Written by the page, since ipywidgets leaves out those of controls that have a label.
+        Written by the page, since ipywidgets leaves out the tooltips of controls that have a label.
     """
 
     _esm = WEB / "page.js"
@@ -48,23 +49,22 @@ class PageLink(anywidget.AnyWidget):
     def __init__(self, pack: Callable[[], tuple[str, bytes | None, str]]) -> None:
         super().__init__()
         self._pack = pack
+        self.packing = Latest(self._send_packed)
         self.on_msg(self._asked)
 
     def _asked(self, _: object, message: dict, __: object) -> None:
-        if message.get("kind") != "zip":
-            return
-        try:
-            name, content, said = self._pack()
-        except (OSError, ValueError, RuntimeError) as error:
-            name, content, said = "", None, str(error)
-        self.send({"name": name, "said": said}, buffers=[content] if content else None)
+        if message.get("kind") == "zip":
+            self.packing.ask()
+
+    def _send_packed(self) -> None:
+        name, content, sentence = self._pack()
+        self.send({"name": name, "status": sentence}, buffers=[content] if content else None)
 
 
 def tooltips(widget: widgets.Widget) -> dict[str, str]:
-    """{css class: tooltip} of a widget and all widgets in it that have both; the class is their own, `enb-...`."""
+    """{css class `enb-...`: tooltip} of a widget and all widgets in it that have both."""
     found: dict[str, str] = {}
-    tip = getattr(widget, "tooltip", None)
-    if tip:
+    if tip := getattr(widget, "tooltip", None):
         found |= {name: tip for name in widget._dom_classes if name.startswith("enb-")}
     for child in getattr(widget, "children", ()):
         found |= tooltips(child)

@@ -1,42 +1,90 @@
-"""The panel: controls, Fit and Cancel, progress, and the last result in tabs.
+"""The control panel: controls, Fit and Cancel, progress, and the last result in tabs.
 
-The work is done by `runs.Runs`, in a thread that only sets traits of widgets that exist already. All state is
-in the kernel, so a page that is loaded again, or a cell that is run again, shows the run as it stands.
+`session.Session` does the work in a thread, which only sets traits of existing widgets. All state is in the kernel, so
+a page that is loaded again, or a cell that runs again, shows the current run.
 """
 
 from __future__ import annotations
 
+import base64
+import os
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import IPython
 import ipywidgets as widgets
 
-from .. import pipeline
-from .._progress import Progress
-from ..assembly import Assembly
+from .. import plots
+from .._figures import figure_png
+from .._validation import error_text
+from ..assembly import Assembly, check_assembly
+from ..datasets import load_assembly
+from ..features import store_folder
 from ..pipeline import Result
-from ..settings import Settings, SettingsError
-from .background import Latest
-from .controls import Controls
-from .data_controls import open_data
-from .download import Download
-from .gate import Gate
-from .layer_sweep import LayerDone, fit_layers
-from .model_lookup import ModelLookup
-from .page import tooltips
-from .progress_view import ENDED, ProgressView, explained
-from .readiness import NO_SWEEP
-from .results_view import ResultsView
-from .runs import Runs
-from .saving import Saving, saved_sentence
-from .still import Still, with_picture
-from .theme import style_sheet
-from .warning_notes import notes_html
-from .worker import Tell
+from ..records import check_results_dir
+from ..settings import Settings, SettingsError, check_settings
+from ._threads import Latest
+from .brain_tab import BrainTab
+from .controls import Controls, ModelLookup
+from .page import PageLink, tooltips
+from .runs_tab import RunsTab
+from .session import Session, session_named
+from .status import NO_SWEEP, FitStatus, ProgressView
+from .tabs import CodeTab, LayersTab, ResultTab, StoriesTab, SummaryTab, sentence
+from .theme import button, style_sheet
 
-BUSY = "Something is running already; cancel it or wait for its end."
+COMPACT_HEIGHT, HEIGHT = 384, 512  # pixels of the map's picture
+BUSY = "Something is running already; cancel it or wait until it ends."
+FAILED = {
+    "fit": "The fit stopped with an error; change a setting and press Fit again.",
+    "sweep": "The sweep stopped with an error; change a setting and try again.",
+    "open": "The data could not be opened; the previous data stay open.",
+}
+
+
+class ResultsView(widgets.VBox):
+    """The tabs; the map is in front at first, and each tab is drawn when it comes to the front."""
+
+    def __init__(
+        self, session: Session, results_dir: Path, on_use: Callable[[Settings], None], compact: bool
+    ) -> None:
+        self.line = widgets.HTML().add_class("enb-summary")
+        self.summary = SummaryTab(session)
+        self.brain = BrainTab(session, height=COMPACT_HEIGHT if compact else HEIGHT)
+        self.stories = StoriesTab(session)
+        self.layers = LayersTab(session)
+        self.runs = RunsTab(session, results_dir, on_use)
+        self.code = CodeTab(session)
+        self.tabs = (self.summary, self.brain, self.stories, self.layers, self.runs, self.code)
+        self.box = widgets.Tab(self.tabs, titles=[tab.title for tab in self.tabs]).add_class("enb-tabs")
+        super().__init__([self.line, self.box])
+        self.add_class("enb-right")
+        self.box.observe(lambda _: self._chosen(), "selected_index")
+        self.bring_to_front(self.brain)
+        self.brain.view.observe(lambda change: self.stories.select(change["new"]), "selected")
+
+    def show(self, result: Result, assembly: Assembly) -> None:
+        """Show another run on its data, its map first."""
+        self.brain.show(result)
+        self.line.value = sentence(result)
+        self.summary.changed()
+        self.stories.show(result)
+        self.code.show(result, assembly)
+        self.runs.changed()
+
+    def bring_to_front(self, tab: ResultTab) -> None:
+        """Show a tab, which draws it."""
+        self.box.selected_index = self.tabs.index(tab)
+
+    def drawn(self, timeout: float | None = None) -> bool:
+        """Wait until all tabs are drawn, each at most `timeout` seconds; True when they are."""
+        return all([tab.drawn(timeout) for tab in self.tabs])
+
+    def _chosen(self) -> None:
+        for number, tab in enumerate(self.tabs):
+            tab.look(number == self.box.selected_index)
 
 
 class ControlPanel(widgets.VBox):
@@ -44,9 +92,13 @@ class ControlPanel(widgets.VBox):
 
     Attributes
     ----------
-    settings : Settings, as the controls stand
+    assembly : the open data
+    settings : Settings of the controls; set it to change the controls
     result : the last finished `Result`, or None
-    assembly : the data that are open
+    running : whether a fit, a sweep, or the opening of data is in progress
+    status : the text of the status line
+    controls, results, session
+        The parts of the panel: the controls by setting (`controls.fields`), the tabs, and what runs.
     """
 
     def __init__(
@@ -57,304 +109,244 @@ class ControlPanel(widgets.VBox):
         results_dir: str | Path,
         settings: Settings,
         compact: bool = False,
-        runs: Runs | None = None,
+        session: Session | None = None,
     ) -> None:
-        self._runs = Runs(assembly, memory, given=assembly) if runs is None else runs
-        self._record = Saving(self._runs, Path(results_dir))
-        self._made = self._unsaved = False
-        self._still = Still(lambda: self._repr_mimebundle_())
-
-        self._lookup = ModelLookup(lambda: self._settings_changed())
-        self._controls = Controls(
-            self.assembly, settings, self._settings_changed, self.open_data, self._lookup
+        self.session = Session(assembly, memory) if session is None else session
+        self.asked: Any = None
+        self.results_dir = Path(results_dir)
+        self._display: Any = None  # the panel in its cell
+        self.lookup = ModelLookup(lambda: self.fit_status.check())
+        self.controls = Controls(
+            self.assembly, settings, lambda: self.fit_status.check(), self.open_data, self.lookup
         )
-        self._fit_button = _button("Fit", "play", "Fit with the settings above", "enb-fit")
-        self._fit_button.button_style = "primary"
-        self._cancel_button = _button("Cancel", "stop", "Stop; finished stories stay cached", "enb-cancel")
-        self._save_button = _button(
-            "Save", "save", "Write the last run's record, pictures and table of voxels", "enb-save"
-        )
-        self._cancel_button.disabled = self._save_button.disabled = True
-        self._page = Download(self._pack)
-        self._progress = ProgressView()
-        self._notes = widgets.HTML().add_class("enb-notes")
+        wide = {"width": "auto", "flex": "1 1 0%", "min_width": "0"}
+        self.fit_button = button("Fit", "play", "Fit with the settings above", "enb-fit", **wide)
+        tip = "Stop the run; finished stories stay cached"
+        self.cancel_button = button("Cancel", "stop", tip, "enb-cancel", **wide)
+        tip = "Write the last fit's record, pictures and table of voxels"
+        self.save_button = button("Save", "save", tip, "enb-save", **wide)
+        self.fit_button.button_style = "primary"
+        self.cancel_button.disabled = self.save_button.disabled = True
+        self.page = PageLink(self._pack)
+        self.progress = ProgressView()
+        self.notes = widgets.HTML().add_class("enb-notes")
         self._data = widgets.HTML().add_class("enb-data")
-        self._results = ResultsView(
-            self._runs, Path(results_dir), on_sweep=self.sweep, on_take=self._controls.show, compact=compact
-        )
-        self._gate = Gate(
-            self._runs,
-            self._controls,
-            starters=(self._fit_button, self._results.layers.button),
-            cancel=self._cancel_button,
-            say_sweep=self._results.layers.show_needs,
-        )
-        super().__init__(self._arranged())
-        self._page.tips = tooltips(self)
+        self.results = ResultsView(self.session, self.results_dir, self.controls.show, compact)
+        layers, run_buttons = self.results.layers, (self.fit_button, self.cancel_button)
+        self.fit_status = FitStatus(self.session, self.controls, layers, run_buttons)
+        buttons = widgets.HBox([self.fit_button, self.cancel_button, self.save_button])
+        lines = [self.fit_status, self.progress, self.notes, self.fit_status.error, self.page]
+        left = widgets.VBox([self.controls, buttons, *lines]).add_class("enb-left")
+        body = widgets.HBox([left, self.results], layout={"flex_flow": "row wrap", "grid_gap": "16px"})
+        super().__init__([style_sheet(), self._data, body])
+        self.page.tips = tooltips(self)
         self.add_class("enb-panel")
         if compact:
             self.add_class("enb-compact")
-
-        self._fit_button.on_click(lambda _: self.fit())
-        self._cancel_button.on_click(lambda _: self.cancel())
-        self._save_button.on_click(lambda _: self._saving.ask())
-        self._saving = Latest(self._save_quietly)
-        self._runs.watch(self._news)
+        self.saving = Latest(self._save_quietly)
+        self.fit_button.on_click(lambda _: self.fit())
+        self.cancel_button.on_click(lambda _: self.cancel())
+        layers.button.on_click(lambda _: self.sweep_layers())
+        self.save_button.on_click(lambda _: self.saving.ask())
+        self.session.watch(self._news)
         self._show_data()
-        self._made = True
-        self._settings_changed()
-        self._attach()
-        self._gate.readiness.warm_up()
+        if self.result is not None:  # the panel may be made after a run, or during one
+            self._show_result()
+        if self.running:
+            self.progress.begin("Running.")
+            if self.session.step is not None:
+                self._news("progress", self.session.step)
+        self._show_notes()
+        self.fit_status.check()
+        self.fit_status.warm_up()
 
-    def _arranged(self) -> list[widgets.Widget]:
-        buttons = widgets.HBox([self._fit_button, self._cancel_button, self._save_button])
-        left = widgets.VBox(
-            [
-                self._controls,
-                buttons,
-                self._gate.readiness,
-                self._progress,
-                self._notes,
-                self._gate.error,
-                self._page,
-            ]
-        ).add_class("enb-left")
-        body = widgets.HBox(
-            [left, self._results], layout=widgets.Layout(flex_flow="row wrap", grid_gap="16px")
-        )
-        return [style_sheet(), self._data, body]
-
-    # ------------------------------------------------------------------ what is asked
+    # ------------------------------------------------------------------ what a user does
 
     @property
     def assembly(self) -> Assembly:
-        """The data that are open."""
-        return self._runs.assembly
+        """The open data."""
+        return self.session.assembly
 
     @property
     def result(self) -> Result | None:
-        """The last finished run."""
-        return self._runs.result
+        """The last finished fit."""
+        return self.session.result
 
     @property
     def settings(self) -> Settings:
-        """The settings as the controls stand; raises SettingsError where one holds no value."""
-        return self._controls.settings
+        """The settings of the controls; raises SettingsError if a control has no valid value."""
+        return self.controls.settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self.controls.show(settings)
 
     @property
     def running(self) -> bool:
         """Whether a fit, a sweep, or the opening of data is in progress."""
-        return self._runs.running
+        return self.session.running
+
+    @property
+    def status(self) -> str:
+        """The text of the status line."""
+        return self.progress.status.value
 
     def fit(self) -> None:
         """Start a fit in a thread and return; `join` waits for it. Refused while something is running."""
-        self._start("fit", self._fit)
+        self._start(self.session.fit)
 
-    def sweep(self) -> None:
-        """Start a fit of every layer, with the settings as they stand otherwise."""
-        if "language_model" not in self._spaces():
-            self._progress.answer(NO_SWEEP)
-            return
-        self._start("sweep", self._fit_layers)
+    def sweep_layers(self) -> None:
+        """Start a fit of every layer, with the other settings of the controls."""
+        settings, _ = self.controls.read()
+        if "language_model" not in (settings.modality, *settings.joined_with):
+            self.progress.write(NO_SWEEP, answer=True)
+        else:
+            self._start(self.session.sweep_layers)
+            self.results.layers.changed()
 
     def open_data(self, source: str, options: dict[str, Any]) -> None:
         """Load another data set in a thread; refused while something is running."""
-        if self._runs.running:
-            self._controls.data.show_problem(BUSY)
+        if self.running:
+            self.controls.data.show_problem(BUSY)
             return
-        self._progress.begin(f"Opening {source}.")
-        if not self._runs.start("open", lambda tell: open_data(source, options, progress=tell)):
-            self._controls.data.show_problem(BUSY)
-        self._gate.allow()
+        self.progress.begin(f"Opening {source}.")
+        self.session.open_data(source, options)
+        self.fit_status.allow()
 
     def cancel(self) -> None:
-        """Ask what is running to stop at its next step; it is let go within a second."""
-        if self._runs.running:
-            self._progress.answer("Stopping.")
-            self._runs.cancel()
+        """Stop what is running at its next step; the panel is ready again within a second."""
+        if self.running:
+            self.progress.write("Stopping.", answer=True)
+            self.session.cancel()
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for what is running, at most `timeout` seconds; True when nothing is running any more.
 
-        What ended it before its time is raised here too, so that a notebook that runs by itself stops. Where
-        no browser has shown the panel, its cell then gets a picture of the result beside the widget.
+        The error of a failed run is raised here too, so that a notebook that runs by itself stops. If no browser has
+        shown the panel, its cell then gets a picture of the result next to the widget.
         """
-        over = self._runs.join(timeout)
-        if over and self._runs.error is not None:
-            raise self._runs.error
+        over = self.session.join(timeout)
+        if over and self.session.error is not None:
+            raise self.session.error
         if over:
-            self._results.drawn(timeout)
-            self._still.update(self.result, seen=self._page.seen > 0)
+            self.results.drawn(timeout)
+            if self._display is not None and self.result is not None and not self.page.seen:
+                self._display.update(self._repr_mimebundle_(), raw=True)  # a visible panel would flicker
         return over
 
     def save(self) -> Path:
-        """Write the last run's record, pictures (PNG, SVG) and table of voxels (CSV); returns the folder."""
-        folder = self._record.save()
-        self._progress.answer(saved_sentence(folder))
-        self._results.runs.changed()
+        """Write the last fit's record, pictures (PNG, SVG) and table of voxels (CSV); returns the folder."""
+        folder = self.session.save(self.results_dir)
+        names = ", ".join(sorted(file.name for file in folder.iterdir()))
+        self.progress.write(f"Saved in {os.path.relpath(folder)}: {names}.", answer=True)
+        self.results.runs.changed()
         return folder
 
     def retire(self) -> None:
-        """Follow the runs no more: another panel of the same name shows them now."""
-        self._runs.unwatch(self._news)
-        self._progress.say("A newer panel of this name has taken over; this one shows what it had.")
-        self._gate.shut()
-
-    # ------------------------------------------------------------------ settings
-
-    def _spaces(self) -> tuple[str, ...]:
-        settings, _ = self._controls.read()
-        return (settings.modality, *settings.joined_with)
-
-    def _settings_changed(self) -> None:
-        if self._made:  # not while the controls are being made
-            self._gate.settings_changed()
+        """Stop following the session: another panel of the same name shows it now."""
+        self.session.unwatch(self._news)
+        self.progress.write("A newer panel of this name has replaced this one.")
+        self.fit_status.retire()
 
     # ------------------------------------------------------------------ running
 
-    def _start(self, kind: str, work: Callable[[Settings, Tell], Any]) -> bool:
-        if self._runs.running:
-            self._progress.answer(BUSY)
-            return False
+    def _start(self, start: Callable[[Settings], bool]) -> None:
+        if self.running:
+            self.progress.write(BUSY, answer=True)
+            return
         try:
             settings = self.settings
         except SettingsError as error:
-            self._progress.answer(str(error))
-            return False
-        self._lookup.forget(settings.model_name)
-        self._gate.say_failure("")
-        # before the run, which may be over at once and have its own news
-        self._progress.begin("Starting.")
-        if kind == "sweep":
-            self._results.layers.begin()
-        if not self._runs.start(kind, lambda tell: work(settings, tell), settings):
-            self._progress.answer(BUSY)
-            return False
+            self.progress.write(str(error), answer=True)
+            return
+        self.lookup.forget(settings.model_name)
+        self.fit_status.show_failure("")
+        self.progress.begin("Starting.")  # before the run, which may end at once
+        start(settings)
         self._show_notes()
-        self._gate.allow()
-        return True
-
-    def _fit(self, settings: Settings, tell: Tell) -> Result:
-        """The run; its map is drawn when it has ended, which is the last part of what Fit does."""
-        runs = self._runs
-        result = pipeline.run(runs.assembly, settings, memory=runs.memory, inputs=runs.inputs, progress=tell)
-        tell(Progress("scores", 1, 1, 0.98, "drawing the map"))
-        return result
-
-    def _fit_layers(self, settings: Settings, tell: Tell) -> dict[int, Result]:
-        return fit_layers(self.assembly, settings, memory=self._runs.memory, progress=tell)
-
-    def _attach(self) -> None:
-        """Show what the runs hold already: the panel may be made in the midst of one."""
-        runs = self._runs
-        if runs.result is not None:
-            self._show_result(runs.result)
-        for layer, result in sorted(runs.layers.items()):
-            self._results.layers.add(layer, result)
-        if runs.layers and not (runs.running and runs.kind == "sweep"):
-            self._results.layers.end(complete=runs.swept_whole)
-        if runs.running:
-            self._progress.begin("Running.")
-            if runs.step is not None:
-                self._news("progress", runs.step)
-        self._show_notes()
-        self._gate.allow()
+        self.fit_status.allow()
 
     def _news(self, news: str, value: Any) -> None:
-        """What the runs tell, in their thread."""
+        """Show news of the session, in the thread of the run."""
         try:
-            self._take(news, value)
-        except Exception as error:  # noqa: BLE001 - whatever fails in showing must be said in the panel
-            if news == "over":
-                self._failed(error)
+            if news == "note":
+                self._show_notes()
+            elif news == "over":
+                self._ended(value)
+            elif news == "idle":
+                self.fit_status.check()  # more is cached now
+            elif isinstance(value, Result):
+                self.results.layers.changed()
             else:
-                what = f"{type(error).__name__}: {error}"
-                self._gate.say_failure(
-                    f"The panel could not show how the run stands ({what}); it goes on.", error
-                )
-
-    def _take(self, news: str, value: Any) -> None:
-        if news == "progress":
-            self._advanced(value)
-        elif news == "note":
-            self._show_notes()
-        elif news == "idle":
-            self._gate.over()
-        elif news == "over":
-            self._controls.data.give_back()
-            self._ended(value)
-
-    def _advanced(self, step: Progress | LayerDone) -> None:
-        if isinstance(step, LayerDone):
-            self._results.layers.add(step.layer, step.result)
-        else:
-            self._progress.show(step)
-            if step.scores is not None and self._runs.fitted_on is self._runs.run_assembly:
-                self._results.brain.show_ahead(step.scores, step.significant)
+                self.progress.show(value)
+                if value.scores is not None and self.session.fitted_on is self.session.run_assembly:
+                    self.results.brain.preview(value)
+        except Exception as error:  # noqa: BLE001 - an error of showing must be shown too
+            if news == "over":
+                self.progress.end("danger", "The run has ended, but the panel could not show its result.")
+            text = f"The panel could not show the run's state ({error_text(error)}); report the traceback."
+            self.fit_status.show_failure(text, error)
 
     def _ended(self, value: Any) -> None:
-        if self._runs.outcome != "done":
-            self._results.brain.take_back()
-        if self._runs.outcome == "failed":
-            self._failed(self._runs.error)
-        elif self._runs.outcome == "cancelled":
-            self._progress.end("warning", "Cancelled. Stories that were finished stay cached.")
-        else:
-            self._succeeded(value)
-        if self._runs.kind == "sweep":
-            self._results.layers.end(complete=self._runs.swept_whole)
-            self._results.runs.changed()  # layers that were done are there to compare, whatever came then
-
-    def _succeeded(self, value: Any) -> None:
-        if self._runs.kind == "fit":
-            self._show_result(value)
+        session, kind = self.session, self.session.kind
+        if session.outcome != "done":
+            self.results.brain.preview(None)
+        if session.outcome == "failed":
+            self.progress.end("danger", FAILED[kind])
+            text = session.explanation()
+            if kind == "open":
+                self.controls.data.show_problem(text)
+            self.fit_status.show_failure(text, session.error)
+        elif session.outcome == "cancelled":
+            self.progress.end("warning", "Cancelled. Finished stories stay cached.")
+        elif kind == "fit":
+            self._show_result()
             seconds = sum(value.provenance["seconds"].values())
-            self._progress.end("success", f"Done in {seconds:.1f} s.")
-        elif self._runs.kind == "sweep":
-            self._results.brain.show_best_layer(self._runs.best_layer)
-            self._progress.end("success", f"Done: {len(value)} layers.")
+            self.progress.end("success", f"Done in {seconds:.1f} s.")
+        elif kind == "sweep":
+            self.results.brain.swept()
+            self.progress.end("success", f"Done: {len(value)} layers.")
         else:
             self._show_data()
             self._show_notes()
-            self._controls.use(value)
-            self._progress.end("success", f"Opened {value.subject}: {len(value)} stories.")
-
-    def _failed(self, error: BaseException) -> None:
-        self._progress.end("danger", ENDED[self._runs.kind])
-        text = explained(error, self._runs)
-        if self._runs.kind == "open":
-            self._controls.data.show_problem(text)
-        self._gate.say_failure(text, error)
+            self.controls.use(value)
+            self.progress.end("success", f"Opened {value.subject}: {len(value)} stories.")
+        if kind == "sweep":
+            self.results.layers.changed()
+            self.results.runs.changed()  # finished layers can be compared in any case
 
     # ------------------------------------------------------------------ results
 
-    def _show_result(self, result: Result) -> None:
-        self._results.show(result)
-        self._save_button.disabled = False
-        self._page.enabled = True
+    def _show_result(self) -> None:
+        self.results.show(self.session.result, self.session.fitted_on)
+        self.save_button.disabled = False
+        self.page.enabled = True
 
     def _show_data(self) -> None:
         self._data.value = f"<b>{escape(repr(self.assembly).removeprefix('Assembly(').removesuffix(')'))}</b>"
 
     def _show_notes(self) -> None:
-        self._notes.value = notes_html(list(dict.fromkeys([*self._runs.data_notes, *self._runs.notes])))
+        """Warnings of the data and of the last run, under a line that counts them."""
+        notes = list(dict.fromkeys([*self.session.data_notes, *self.session.notes]))
+        count = "1 note" if len(notes) == 1 else f"{len(notes)} notes"
+        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        folded = f"<details><summary>{count} about this run</summary><ul>{items}</ul></details>"
+        self.notes.value = folded if notes else ""
 
     def _save_quietly(self) -> None:
-        self._progress.answer("Saving.")
+        self.progress.write("Saving.", answer=True)
         try:
             self.save()
-        except Exception as error:  # noqa: BLE001 - whoever pressed Save is to read it
-            self._progress.answer("Nothing was saved.")
-            self._gate.say_failure(str(error) or type(error).__name__, error)
-            self._unsaved = True
+        except Exception as error:  # noqa: BLE001 - the user who pressed Save must see it
+            self.progress.write("Nothing was saved.", answer=True)
+            self.fit_status.show_failure(str(error) or type(error).__name__, error)
         else:
-            if self._unsaved:  # what stood against it is mended; the failure of a run stays to be read
-                self._gate.say_failure("")
-            self._unsaved = False
+            if self.session.outcome != "failed":  # the error of a run stays visible
+                self.fit_status.show_failure("")
 
     def _pack(self) -> tuple[str, bytes | None, str]:
-        packed = self._record.pack()
-        self._results.runs.changed()
+        packed = self.session.pack(self.results_dir)
+        self.results.runs.changed()
         return packed
 
     # ------------------------------------------------------------------ display
@@ -363,17 +355,72 @@ class ControlPanel(widgets.VBox):
         return f"ControlPanel({self.assembly!r}, {'running' if self.running else 'last result'}: {self.result!r})"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        """The live panel, and for a viewer without a kernel the picture of the last result."""
-        return with_picture(super()._repr_mimebundle_(**kwargs), self.result)
+        """The live panel, and a picture of the last result for viewers without a kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if result := self.result:
+            draw = plots.plot_flatmap if result.surface is not None else plots.plot_stories
+            bundle["image/png"] = base64.b64encode(figure_png(draw(result))).decode()
+        return bundle
 
     def _ipython_display_(self, **_: Any) -> None:
-        self._still.display()
+        self._display = IPython.display.display(self._repr_mimebundle_(), raw=True, display_id=True)
 
 
-def _button(text: str, icon: str, tooltip: str, css_class: str) -> widgets.Button:
-    return widgets.Button(
-        description=text,
-        icon=icon,
-        tooltip=tooltip,
-        layout=widgets.Layout(width="auto", flex="1 1 0%", min_width="0"),
-    ).add_class(css_class)
+def control_panel(
+    assembly: Assembly | None = None,
+    *,
+    memory: Any = None,
+    results_dir: str | Path | None = None,
+    settings: Settings | None = None,
+    name: str | None = None,
+    compact: bool = False,
+) -> ControlPanel:
+    """A panel for one data set.
+
+    Parameters
+    ----------
+    assembly : Assembly, optional
+        None opens the built-in demo.
+    memory : joblib.Memory or path, optional
+        Where activations are kept; None uses the user's cache folder.
+    results_dir : folder, optional
+        Results are saved under it. None uses `results` in the working directory, which is checked only when something
+        is saved, so a panel opens in a read-only folder too.
+    settings : Settings, optional
+        What the controls start with.
+    name : str, optional
+        Tells panels apart: the same name on the same data returns the same panel again, with its run in progress.
+        By default the name is that of the notebook cell, so a cell that runs again finds its panel, and two cells
+        have two panels. Outside JupyterLab, where cells have no names, every call makes a new panel.
+    compact : bool
+        Narrower controls and a smaller map, for small screens and small servers such as Binder's.
+
+    Returns
+    -------
+    ControlPanel
+
+    Raises
+    ------
+    TypeError
+        `assembly` is not an Assembly, or `settings` is not a Settings.
+    ValueError
+        `memory` is neither a Memory nor a folder; results_dir cannot be written (`records.RecordError`).
+    """
+    if assembly is not None:
+        check_assembly(assembly, "control_panel")
+    if settings is not None:
+        check_settings(settings, "control_panel")
+    store_folder(memory)  # raises for what is neither a Memory nor a folder
+    results_dir = Path("results") if results_dir is None else check_results_dir(results_dir)
+    session = session_named(name, load_assembly("demo") if assembly is None else assembly, memory)
+    asked = (str(results_dir), settings, compact)
+    last = session.panel
+    if last is not None:
+        if last.asked == asked and last.comm is not None:
+            return last
+        last.retire()
+    shown = settings or session.settings or Settings()
+    options = {"memory": session.memory, "session": session, "results_dir": results_dir, "compact": compact}
+    session.panel = ControlPanel(session.assembly, settings=shown, **options)
+    session.panel.asked = asked
+    return session.panel

@@ -1,9 +1,8 @@
-"""What was run before: saved in the results folder or done in this session, and two of them compared."""
+"""The Runs tab: the saved runs of the results folder and the runs of this session, two of them compared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from html import escape
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,174 +10,137 @@ import ipywidgets as widgets
 import numpy as np
 
 from .. import plots, records
+from .._figures import figure_png
 from ..pipeline import Result
 from ..settings import Settings
-from .tabs import ResultTab
-from .theme import Picture, alert
+from .session import Session, features_label
+from .tabs import ResultTab, number_text
+from .theme import Picture, alert, button, labelled, table
 
 NOTHING = ("", None)
 HEADINGS = ("run (UTC)", "what", "median r", "significant", "record")
 
 
-def runs_html(table: Any) -> str:
+def runs_html(runs: Any) -> str:
     """The records of a folder as a table, the newest first."""
-    if not len(table):
-        return "<p>No run is saved in this folder yet: Save keeps the last one.</p>"
-    head = "".join(f"<th scope='col'>{name}</th>" for name in HEADINGS)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in _described(row)) + "</tr>"
-        for _, row in table.iloc[::-1].iterrows()
-    )
-    return (
-        '<div class="enb-scroll"><table><caption>Runs in the results folder, the newest first</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
-    )
+    if not len(runs):
+        return "<p>No run is saved in this folder yet; Save writes the last fit.</p>"
+    rows = [[_cell(value) for value in _described(row)] for _, row in runs.iloc[::-1].iterrows()]
+    return table("Runs in the results folder, the newest first", HEADINGS, rows)
 
 
 def _described(row: Any) -> tuple[Any, ...]:
-    """A line of the history: few enough columns for a narrow page."""
+    """One row of the table, with few enough columns for a narrow page."""
     subject = row.get("subject")
-    known = ", ".join([*([subject] if isinstance(subject, str) else []), *_what(row)])
+    what = features_label(row)
+    known = f"{subject}, {what}" if isinstance(subject, str) and what else what or subject
     return (str(row["time"])[:16], known, row["median_score"], row["n_significant"], row["status"])
-
-
-def _what(row: Any) -> list[str]:
-    """What a record fitted, as far as the record could be read."""
-    modality = row.get("modality")
-    if modality == "language_model":
-        model = str(row["model_name"]).rstrip("/").split("/")[-1]
-        return [model, f"layer {row['layer_idx']:.0f}", f"lookback {row['lookback']:.0f}"]
-    return [modality.replace("_", " ")] if isinstance(modality, str) else []
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
-        return "" if value != value else f"{value:,.0f}" if value.is_integer() else f"{value:.4g}"
+        return "" if np.isnan(value) else number_text(float(value))
     text = "" if value is None else str(value)
-    return escape(text if len(text) < 60 else f"\u2026{text[-58:]}")
+    return text if len(text) < 60 else f"\u2026{text[-58:]}"
 
 
-def comparison_html(table: Any) -> str:
-    """What sets two runs apart, a line each: settings that differ, metrics of both."""
-    first, second = (table.iloc[i] for i in (0, 1))
-    rows = []
-    for kind, name in table.columns:
-        if kind in ("settings", "metrics", "data"):
-            rows.append(
-                f"<tr><td>{escape(name.replace('_', ' '))}</td><td>{_cell(first[kind, name])}</td>"
-                f"<td>{_cell(second[kind, name])}</td></tr>"
-            )
-    similar = table["maps", "r_with_first"].iloc[1]
-    return (
-        '<div class="enb-scroll"><table><thead><tr><th></th><th>first</th><th>second</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-        f"<p>Over voxels, the two maps correlate with r = {similar:.3f}.</p>"
-    )
+def comparison_html(compared: Any) -> str:
+    """How two runs differ: settings that differ, and metrics of both."""
+    first, second = (compared.iloc[i] for i in (0, 1))
+    rows = [
+        (name.replace("_", " "), _cell(first[kind, name]), _cell(second[kind, name]))
+        for kind, name in compared.columns
+        if kind in ("settings", "metrics", "data")
+    ]
+    similar = compared["maps", "r_with_first"].iloc[1]
+    comparison = table("Differences of the two runs", ("", "first", "second"), rows)
+    return f"{comparison}<p>The two maps correlate with r = {similar:.3f} over voxels.</p>"
 
 
 class RunsTab(ResultTab):
-    """The history, and two runs side by side."""
+    """The saved runs, and two runs side by side."""
 
     title = "Runs"
 
-    def __init__(
-        self,
-        results_dir: Path,
-        remembered: Callable[[], Mapping[str, Result]],
-        on_take: Callable[[Settings], None],
-    ) -> None:
-        self._results_dir, self._remembered, self._on_take = results_dir, remembered, on_take
+    def __init__(self, session: Session, results_dir: Path, on_use: Callable[[Settings], None]) -> None:
+        self._results_dir, self._on_use = results_dir, on_use
         self._pair: tuple[Any, Any] | None = None
         self._table = widgets.HTML().add_class("enb-runs")
-        self.first = self._choice("first", "enb-run-first")
-        self.second = self._choice("second", "enb-run-second")
-        self.compare = self._button("Compare", "columns", "Compare the two chosen runs", "enb-compare")
-        self.take = self._button(
-            "Use settings", "sliders", "Put the controls to the first run's settings", "enb-take"
+        options: dict[str, Any] = {"options": [NOTHING], "style": {"description_width": "60px"}}
+        options["layout"] = {"width": "auto", "max_width": "640px"}
+        tip = "The {} run of the comparison: one of this session, or a saved one."
+        self.first, self.second = (
+            labelled(widgets.Dropdown, label, tip.format(label), f"enb-run-{label}", **options)
+            for label in ("first", "second")
         )
-        self.refresh = self._button("Refresh", "refresh", "Look into the results folder again", "enb-refresh")
-        self._said = widgets.HTML().add_class("enb-comparison")
+        size = {"width": "130px"}
+        self.compare = button("Compare", "columns", "Compare the two chosen runs", "enb-compare", **size)
+        tip = "Set the controls to the settings of the first run"
+        self.take = button("Use settings", "sliders", tip, "enb-take", **size)
+        self.refresh = button("Refresh", "refresh", "Read the results folder again", "enb-refresh", **size)
+        self._comparison = widgets.HTML().add_class("enb-comparison")
         self.difference = Picture("enb-difference")
         self.scatter = Picture("enb-scatter", max_width="560px")
         buttons = widgets.HBox([self.compare, self.take, self.refresh], layout={"flex_flow": "row wrap"})
-        super().__init__(
-            [self._table, self.first, self.second, buttons, self._said, self.difference, self.scatter], "runs"
-        )
+        below = [self._comparison, self.difference, self.scatter]
+        super().__init__(session, [self._table, self.first, self.second, buttons, *below], "runs")
         self.compare.on_click(lambda _: self._compare_chosen())
-        self.take.on_click(lambda _: self._take())
+        self.take.on_click(lambda _: self._use_first())
         self.refresh.on_click(lambda _: self.changed())
-        self._stale = True
-
-    @staticmethod
-    def _choice(label: str, css_class: str) -> widgets.Dropdown:
-        return widgets.Dropdown(
-            options=[NOTHING],
-            description=label,
-            style={"description_width": "60px"},
-            layout={"width": "auto", "max_width": "640px"},
-            tooltip=f"The {label} run of the comparison: one of this session, or one that was saved.",
-        ).add_class(css_class)
-
-    @staticmethod
-    def _button(text: str, icon: str, tooltip: str, css_class: str) -> widgets.Button:
-        return widgets.Button(
-            description=text, icon=icon, tooltip=tooltip, layout={"width": "130px"}
-        ).add_class(css_class)
 
     def _run(self, choice: Any) -> Result:
         return choice if isinstance(choice, Result) else records.load_run(choice)
 
     def _compare_chosen(self) -> None:
         if self.first.value is None or self.second.value is None:
-            self._said.value = alert("Choose two runs above; fit twice with different settings to have two.")
-            return
-        self._pair = (self.first.value, self.second.value)
-        self.changed()
+            text = "Choose two runs above; if there is only one, fit again with other settings."
+            self._comparison.value = alert(text)
+        else:
+            self._pair = (self.first.value, self.second.value)
+            self.changed()
 
-    def _take(self) -> None:
+    def _use_first(self) -> None:
         if self.first.value is None:
-            self._said.value = alert("Choose a first run above.")
+            self._comparison.value = alert("Choose a first run above.")
             return
         try:
-            self._on_take(self._run(self.first.value).settings)
-            self._said.value = "The controls stand as in the first run."
-        except Exception as error:  # noqa: BLE001 - the record may be gone, or not be one
-            self._said.value = alert(f"These settings cannot be read: {error or type(error).__name__}")
+            self._on_use(self._run(self.first.value).settings)
+            self._comparison.value = "The controls now show the settings of the first run."
+        except Exception as error:  # noqa: BLE001 - the record may be gone or damaged
+            self._comparison.value = alert(f"These settings cannot be read: {error or type(error).__name__}")
 
     def draw(self) -> None:
-        """The history as it is now, and the comparison that was asked for."""
-        table = records.list_runs(self._results_dir)
-        self._table.value = runs_html(table)
-        self._offer(table)
+        """Show the current table, and the comparison if one was asked for."""
+        runs = records.list_runs(self._results_dir)
+        self._table.value = runs_html(runs)
+        self._offer(runs)
         if self._pair is None:
             return
         pair, self._pair = self._pair, None
-        self._said.value = "Comparing."
+        self._comparison.value = "Comparing."
         try:
             one, other = (self._run(choice) for choice in pair)
-            self._said.value = comparison_html(records.compare_runs([one, other]))
+            self._comparison.value = comparison_html(records.compare_runs([one, other]))
             if one.surface is not None:
-                png = plots.plot_difference_map(one, other)._repr_png_()
-                self.difference.show(
-                    png, "Flattened cortex: the score of the first run less that of the second."
-                )
-            png = plots.plot_comparison(one, other)._repr_png_()
+                png = figure_png(plots.plot_difference_map(one, other))
+                text = "Flattened cortex: the score of the first run minus that of the second."
+                self.difference.show(png, text)
+            png = figure_png(plots.plot_comparison(one, other))
             self.scatter.show(png, "Scores of the first run against those of the second, voxel by voxel.")
         except ValueError as error:
-            self._said.value = alert(str(error))
+            self._comparison.value = alert(str(error))
 
-    def _offer(self, table: Any) -> None:
-        """The choices: this session's runs, the newest first, then those on disk."""
+    def _offer(self, runs: Any) -> None:
+        """Offer this session's runs, the newest first, then the saved ones."""
         options: list[tuple[str, Any]] = [NOTHING]
-        options += [(f"this session: {label}", run) for label, run in reversed(self._remembered().items())]
-        whole = table[table["status"] == "whole"].iloc[::-1] if len(table) else table
+        remembered = reversed(list(self.session.remembered.items()))
+        options += [(f"this session: {label}", run) for label, run in remembered]
+        whole = runs[runs["status"] == "whole"].iloc[::-1] if len(runs) else runs
         options += [
-            (f"saved: {str(row['time'])[:19]} {', '.join(_what(row))}", row["path"])
+            (f"saved: {str(row['time'])[:19]} {features_label(row)}", row["path"])
             for _, row in whole.iterrows()
         ]
         for box in (self.first, self.second):
-            if [label for label, _ in box.options] == [label for label, _ in options]:
-                continue
             chosen = box.label
             box.options = options
             if chosen in [label for label, _ in options]:

@@ -4,15 +4,11 @@ from .clock import STAGES
 from .estimates import Estimate, bytes_needed, estimate, estimate_plan
 from .matrices import (
     DesignMatrices,
-    Inputs,
-    KeptResponses,
     design_matrices,
     response_rows,
     sample_story,
     story_ceiling,
     story_rows,
-    training_features,
-    training_responses,
 )
 from .partitioning import PartitionResult, partition
 from .plan import FitShape, Plan, Split, check, plan_run, split_stories
@@ -25,8 +21,6 @@ __all__ = [
     "DesignMatrices",
     "Estimate",
     "FitShape",
-    "Inputs",
-    "KeptResponses",
     "PartitionResult",
     "Plan",
     "Result",
@@ -46,6 +40,4 @@ __all__ = [
     "story_ceiling",
     "story_rows",
     "to_code",
-    "training_features",
-    "training_responses",
 ]

@@ -1,4 +1,4 @@
-"""Seconds by stage, the share of a run that is done, and the time left."""
+"""Progress of a run: seconds by stage, the share that is done, and the time left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STAGES = ("features", "design", "ridge", "scores")
 
 
 class Clock:
-    """Tells a run's progress, and keeps the seconds of each stage.
+    """Reports a run's progress, and measures the seconds of each stage.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time in this block as this stage's."""
+        """Count the time of this block for a stage."""
         self._stage, self._started = name, time.monotonic()
         yield
         self.seconds[name] = time.monotonic() - self._started
@@ -40,7 +40,7 @@ class Clock:
         return self.seconds | {self._stage: time.monotonic() - self._started}
 
     def count(self, detail: str) -> Count:
-        """A function of (done, total) that tells it as progress of the running stage."""
+        """A function of (done, total) that reports progress of the running stage."""
 
         def tell(done: int, total: int) -> None:
             self.tell(done, total, detail)
@@ -56,12 +56,12 @@ class Clock:
         at_once: tuple[float, float] = (0, 0),
         **found: Any,
     ) -> None:
-        """Tell progress of the running stage.
+        """Report progress of the running stage.
 
         Parameters
         ----------
         done, total, detail : see `Progress`
-        at_once : of `done` and of `total`, what takes no time worth counting
+        at_once : the parts of `done` and of `total` that take no time
         found : `scores` and `significant`, see `Progress`
         """
         before = sum(self._shares[s] for s in STAGES[: STAGES.index(self._stage)])

@@ -1,4 +1,4 @@
-"""What a run will need, before it starts: bytes and seconds by stage, and whether the memory is there.
+"""Memory and time that a run will need, by stage, before it starts.
 
 Bytes are counted from the shapes that each stage holds at once, seconds from operations and this machine's
 measured rates (`_machine.rates`). `benchmarks/estimates.py` compares both with real runs.
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _machine, features
-from ..assembly import Assembly, require_assembly
+from ..assembly import Assembly, check_assembly
 from ..ridge import OPERATOR_BYTES, PROJECTION_BYTES, SLAB_SIDE, tile_width, workers_for
-from ..settings import Settings, SettingsError, require_settings
-from .matrices import Inputs, in_memory
+from ..settings import Settings, SettingsError, check_settings
+from .matrices import in_memory
 from .plan import FitShape, Plan, plan_run
 
 TOKENS_PER_WORD = 1.3  # of running English in the byte-pair vocabularies of GPT-2 and OPT
@@ -29,17 +29,17 @@ HALF_RATE_WIDTH = 150
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
+    """Memory and time of a run.
 
     Attributes
     ----------
-    bytes : {stage: largest number of bytes held at once in it}, beyond what the process holds now
-    seconds : {stage: seconds}, from a calibration of this machine; a guide, within a factor of two or so
-    free : bytes that this machine, or its container, can still give
+    bytes : {stage: peak number of bytes}, on top of what the process uses now
+    seconds : {stage: seconds}, from this machine's measured rates; right within a factor of about two
+    free : bytes that are free on this machine or in its container
     cached : whether the features of all stories are on disk
     n_words : words whose features must be computed first (0 when cached)
-    on_disk : whether the responses will be kept in a temporary file
-    problem : a sentence where the memory does not suffice, with what would fit, else None
+    on_disk : whether the responses will be in a temporary file
+    problem : why the memory does not suffice and what would fit, or None
     """
 
     bytes: Mapping[str, int]
@@ -52,7 +52,7 @@ class Estimate:
 
     @property
     def peak(self) -> int:
-        """Bytes of the stage that holds most."""
+        """Bytes of the stage that needs most."""
         return max(self.bytes.values())
 
     @property
@@ -88,10 +88,10 @@ def estimate(assembly: Assembly, settings: Settings, *, memory: Any = None) -> E
     SettingsError
         The first problem that `check` finds.
     TypeError
-        No Assembly, or no Settings, such as a mapping of them.
+        `assembly` is not an Assembly, or `settings` not a Settings.
     """
-    require_assembly(assembly, "estimate")
-    require_settings(settings, "estimate")
+    check_assembly(assembly, "estimate")
+    check_settings(settings, "estimate")
     return estimate_plan(plan_run(assembly, settings, memory=memory))
 
 
@@ -111,22 +111,17 @@ def estimate_plan(plan: Plan) -> Estimate:
     )
 
 
-def refuse_too_large(plan: Plan, inputs: Inputs) -> None:
-    """Raise a SettingsError when a run cannot fit into the free memory; says what would.
-
-    What earlier runs have left in `inputs` is given up first.
+def refuse_too_large(plan: Plan) -> None:
+    """Raise a SettingsError for a run that needs more memory than is free, with what would fit.
 
     Raises
     ------
     SettingsError
-        Of the model, where its weights are too many; else of the stories.
+        For `model_name` where the model is too large; else for `stories`.
     """
     free = _machine.free_memory()
     needed = bytes_needed(plan.settings, plan.shape, plan.missing, free=free)
     if max(needed.values()) <= free:
-        return
-    if inputs.forget():
-        refuse_too_large(plan, inputs)
         return
     largest = max(needed, key=needed.__getitem__)
     raise SettingsError("model_name" if largest == "features" else "stories", _shortage(plan, needed, free))
@@ -138,7 +133,7 @@ def refuse_too_large(plan: Plan, inputs: Inputs) -> None:
 def bytes_needed(
     settings: Settings, shape: FitShape, missing: Mapping[str, int], *, free: int
 ) -> dict[str, int]:
-    """{stage: bytes held at once}, beyond what the process holds now.
+    """{stage: peak number of bytes}, on top of what the process uses now.
 
     Parameters
     ----------
@@ -175,7 +170,7 @@ def _feature_bytes(settings: Settings, missing: Mapping[str, int]) -> int:
 
 
 def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
-    """What the solver holds beside X and Y; see `ridge/_fit.py` and `ridge/_solvers.py`."""
+    """Bytes of the solver in addition to X and Y; see `ridge/_fit.py` and `ridge/_solvers.py`."""
     n_folds, n_alphas = settings.n_inner_folds, len(settings.alphas)
     n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
     copies = 0
@@ -217,7 +212,7 @@ def _seconds(
 
 
 def _permutation_seconds(settings: Settings, n_rows: int, tested: int, rates: _machine.Rates) -> float:
-    """Of `permutation.Phases`, a product with half as many waves as rows; or of `permutation.Blocks`, sums."""
+    """Phases: a product with half as many waves as rows (`permutation.Phases`); blocks: sums (`permutation.Blocks`)."""
     if settings.block_trs is None:
         return 24 * tested / rates.elements + settings.n_permutations * tested / rates.single
     blocks = n_rows / settings.block_trs
@@ -227,14 +222,14 @@ def _permutation_seconds(settings: Settings, n_rows: int, tested: int, rates: _m
 def feature_seconds(
     settings: Settings, missing: Mapping[str, int], rates: _machine.Rates, *, n_read: int | None = None
 ) -> float:
-    """Seconds to load the model and pass it over the words of the stories that are not cached.
+    """Seconds to load the model and to run it on the words of the stories that are not cached.
 
     Parameters
     ----------
     settings : Settings
-    missing : {story: words} of which the model must be asked
+    missing : {story: words} whose features are not cached
     rates : _machine.Rates
-    n_read : words over which it passes, None for all of `missing`; a model's input embedding is looked up without
+    n_read : words that the model must read; None for all of `missing`. Input embeddings are looked up without reading
     """
     if not missing:
         return 0.0
@@ -257,25 +252,19 @@ def feature_seconds(
 
 def ridge_seconds(settings: Settings, shape: FitShape, rates: _machine.Rates) -> float:
     """Seconds of the fit: float32 products with Y, float64 decompositions and inverses, passes over Y."""
-    if settings.use_train_test_split:
-        return _one_fit(settings, shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels, rates)
-    train = int(shape.n_rows * (1 - 1 / settings.n_outer_folds))
-    one = _one_fit(settings, train, shape.n_rows - train, shape.n_columns, shape.n_voxels, rates)
-    return settings.n_outer_folds * one
-
-
-def _one_fit(settings: Settings, n: int, n_test: int, k: int, v: int, rates: _machine.Rates) -> float:
-    n_folds, n_alphas = settings.n_inner_folds, len(settings.alphas)
-    out = n // n_folds
-    inputs = min(n - out, k)
-    products = 2.0 * v * (n_alphas * n * inputs + (n * k if n > k else 0) + n_test * min(n, k))
-    if n > k:  # eigenvectors of X'X, then for each fold and alpha an inverse of the fold's size
-        exact = 2.0 * n * k**2 + 9.0 * k**3
-        exact += n_folds * n_alphas * (4.0 * min(out, k) ** 2 * k + 2.0 * min(out, k) ** 3)
-    else:  # an inverse of XX' for each alpha, then one of the fold's size for each fold
-        exact = 2.0 * n**2 * k + n_alphas * (2.0 * n**3 + n_folds * (2.0 * out**3 + 2.0 * out**2 * n))
-    passes = (2.0 * n_alphas + 20.0) * n * v
-    return products / rates.single + exact / rates.double + passes / rates.elements
+    n_fits, n, t = 1, shape.n_rows, shape.n_test_rows
+    if not settings.use_train_test_split:
+        n_fits = settings.n_outer_folds
+        n = int(shape.n_rows * (1 - 1 / n_fits))
+        t = shape.n_rows - n
+    k, v, rank = shape.n_columns, shape.n_voxels, min(n, shape.n_columns)
+    n_operators, held_out = settings.n_inner_folds * len(settings.alphas), n // settings.n_inner_folds
+    products = 2.0 * v * (len(settings.alphas) * n * min(n - held_out, k) + (n + t) * rank)
+    # eigenvectors of X'X or XX', then for each fold and alpha an inverse of the fold's size
+    exact = 2.0 * n * k * rank + 9.0 * rank**3
+    exact += n_operators * (4.0 * min(held_out, rank) ** 2 * rank + 2.0 * min(held_out, rank) ** 3)
+    passes = (2.0 * len(settings.alphas) + 20.0) * n * v
+    return n_fits * (products / rates.single + exact / rates.double + passes / rates.elements)
 
 
 # ---------------------------------------------------------------------- what would fit
@@ -283,18 +272,18 @@ def _one_fit(settings: Settings, n: int, n_test: int, k: int, v: int, rates: _ma
 
 def _shortage(plan: Plan, needed: Mapping[str, int], free: int) -> str:
     stage = max(needed, key=needed.__getitem__)
-    problem = f"This run needs about {needed[stage] / 1e9:.1f} GB of memory ({stage}) and {free / 1e9:.1f} GB are free"
+    problem = f"This run needs about {needed[stage] / 1e9:.1f} GB of memory ({stage}), but {free / 1e9:.1f} GB are free"
     if stage == "features":
         name = plan.settings.model_name
         millions = (features.model_info(name).n_parameters or 0) / 1e6
         return (
-            f"{problem}; {name} has {millions:.0f} million parameters: choose a smaller model, or restart other "
+            f"{problem}; {name} has {millions:.0f} million parameters: choose a smaller model, or shut down other "
             f"kernels."
         )
     fitting = _stories_that_fit(plan, free)
     if fitting:
-        return f"{problem}; the first {fitting} training stories would fit, or data with fewer voxels."
-    return f"{problem}; choose fewer stories, a mask with fewer voxels, or restart other kernels."
+        return f"{problem}; the first {fitting} training stories would fit, or a mask with fewer voxels."
+    return f"{problem}; choose fewer stories, a mask with fewer voxels, or shut down other kernels."
 
 
 def _stories_that_fit(plan: Plan, free: int) -> int:

@@ -1,10 +1,10 @@
-"""What each feature space explains: banded ridge and its variance partitioning, through himalaya.
+"""Variance partitioning: what each feature space explains, by banded ridge (himalaya).
 
-Banded ridge gives every feature space a penalty of its own, so a space of hundreds of columns does not drown
-one of four (Nunez-Elizalde, Huth and Gallant 2019, NeuroImage 197:482). Two questions are answered on
-held-out rows. How much of the joint R2 goes to each space: the product measure, whose shares sum to the joint
-R2 (Pratt 1987; Dupre la Tour et al. 2022, NeuroImage 264:119728). And what does a space explain that no other
-does: joint R2 minus the R2 of a model without it.
+Banded ridge gives every feature space its own penalty, so that a space of hundreds of columns does not dominate
+one of four (Nunez-Elizalde, Huth and Gallant 2019, NeuroImage 197:482). Held-out rows answer two questions. How much
+of the joint R2 is due to each space: the product measure, whose shares sum to the joint R2 (Pratt 1987; Dupre la Tour
+et al. 2022, NeuroImage 264:119728). And what does a space explain that no other space does: joint R2 minus the R2 of
+a model without it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from .. import ridge, scoring
-from ..assembly import Array, Assembly, Surface, require_assembly
-from ..settings import Settings, SettingsError, require_settings
+from ..assembly import Array, Assembly, Surface, check_assembly
+from ..settings import Settings, SettingsError, check_settings
 from .matrices import DesignMatrices, design_matrices
 from .plan import plan_run
 
@@ -33,8 +33,8 @@ class PartitionResult:
     split : {space: share of the joint R2}, by the product measure; they sum to `joint`
     alone : {space: R2 of a model of this space only}
     unique : {space: joint R2 minus the R2 of a model without this space}
-    significant : voxels whose joint prediction correlates beyond chance, by `settings.significance` (FDR over the
-        fitted voxels)
+    significant : voxels whose joint prediction is significant, by `settings.significance` (FDR over the fitted
+        voxels)
     subject, surface, rois, voxel_names, simulated : the assembly's
     """
 
@@ -71,7 +71,7 @@ def partition(
     n_iter: int = 20,
     memory: Any = None,
 ) -> PartitionResult:
-    """Fit all of `settings`' feature spaces together and apart, and share out the held-out variance.
+    """Partition the variance of held-out rows between the feature spaces of `settings`.
 
     Parameters
     ----------
@@ -79,57 +79,103 @@ def partition(
     settings : Settings
         With `joined_with`, e.g. `Settings(joined_with=("wordrate",))`, and a train/test split.
     voxels : bool array (n_voxels,) or voxel numbers, optional
-        Which to fit; by default those that a joined ridge of one penalty predicts beyond chance, since the
-        variance of a voxel that nothing predicts cannot be shared out.
+        Which to fit; by default those that ridge with one penalty for all spaces predicts significantly, since a
+        voxel that nothing predicts has no variance to partition.
     n_iter : int
-        Ratios of the bands' penalties that banded ridge tries at random; the first are the single bands.
+        How many ratios of the bands' penalties banded ridge tries; the first are the single bands, then random ones.
     memory : joblib.Memory, optional
         As for `run`.
 
     Raises
     ------
     SettingsError
-        Fewer than two spaces, nested cross-validation, or what `pipeline.check` finds.
+        Fewer than two spaces, nested cross-validation, or the first problem that `check` finds.
     ValueError
-        Before any work: voxels that are no mask and no numbers, an `n_iter` below 1. Later: no voxel to fit.
+        Before any work: voxels that are neither a mask nor numbers, an `n_iter` below 1. Later: no voxel to fit.
     TypeError
-        No Assembly, or no Settings, such as a mapping of them.
+        `assembly` is not an Assembly, or `settings` not a Settings.
     """
-    require_assembly(assembly, "partition")
-    require_settings(settings, "partition")
+    check_assembly(assembly, "partition")
+    check_settings(settings, "partition")
     plan = plan_run(assembly, settings, memory=memory)
     if not settings.joined_with:
         raise SettingsError(
             "joined_with",
-            f'Expected at least two feature spaces to share variance out, got "{settings.modality}" alone; '
+            f'Variance partitioning needs at least two feature spaces, got "{settings.modality}" alone; '
             f'try joined_with=("wordrate",).',
         )
     if not settings.use_train_test_split:
         raise SettingsError(
-            "use_train_test_split", "Variance is shared out on test stories; set use_train_test_split=True."
+            "use_train_test_split", "Variance partitioning needs test stories; set use_train_test_split=True."
         )
     if not isinstance(n_iter, (int, np.integer)) or isinstance(n_iter, bool) or n_iter < 1:
         raise ValueError(
-            f"n_iter: expected a whole number of 1 or more, got {n_iter!r}; the usual one is 20."
+            f"n_iter must be a whole number of 1 or more, got {n_iter!r}; the usual value is 20."
         )
-    named = None if voxels is None else _numbers(voxels, assembly)
+    chosen = None if voxels is None else _numbers(voxels, assembly)
     data = design_matrices(plan)
     inner = plan.inner_folds[0]
-    chosen = _predicted_voxels(data, inner, settings) if named is None else named
+    if chosen is None:
+        chosen = _predicted_voxels(data, inner, settings)
     if not len(chosen):
         raise ValueError(
-            f"{assembly.subject}: no voxel is predicted beyond chance, so there is no variance to share out; "
-            f"name voxels with voxels=..., or try another layer."
+            f"{assembly.subject}: no voxel is predicted significantly, so there is no variance to partition; "
+            f"choose voxels with voxels=..., or try another layer."
         )
-    return _partition(assembly, settings, data, chosen, inner, n_iter)
+    names = tuple(data.columns)
+    Y, Y_test = np.ascontiguousarray(data.Y[:, chosen]), data.Y_test[:, chosen]
+
+    def parts_of(spaces: Sequence[str]) -> list[Array]:
+        bands = [data.columns[name] for name in spaces]
+        return banded_predictions(
+            [data.X[:, band] for band in bands],
+            Y,
+            [data.X_test[:, band] for band in bands],
+            alphas=settings.alphas,
+            inner=inner,
+            n_iter=n_iter,
+            seed=settings.seed,
+        )
+
+    def everywhere(values: Array) -> Array:
+        out = np.full(assembly.n_voxels, np.nan)
+        out[chosen] = values
+        return out
+
+    together = parts_of(names)
+    total = np.sum(together, axis=0)
+    joint = scoring.r2(Y_test, total)
+    alone = {name: scoring.r2(Y_test, parts_of([name])[0]) for name in names}
+    without = {}
+    for name in names:
+        others = [other for other in names if other != name]
+        rest = alone[others[0]] if len(others) == 1 else scoring.r2(Y_test, np.sum(parts_of(others), axis=0))
+        without[name] = rest
+    significant = np.zeros(assembly.n_voxels, bool)
+    significant[chosen] = _significant(Y_test, total, settings)
+    shares = dict(zip(names, product_measure(Y_test, together), strict=True))
+    return PartitionResult(
+        settings=settings,
+        names=names,
+        joint=everywhere(joint),
+        split={name: everywhere(share) for name, share in shares.items()},
+        alone={name: everywhere(values) for name, values in alone.items()},
+        unique={name: everywhere(joint - without[name]) for name in names},
+        significant=significant,
+        subject=assembly.subject,
+        surface=assembly.surface,
+        rois=assembly.rois,
+        voxel_names=assembly.voxel_names,
+        simulated=assembly.simulated,
+    )
 
 
 def _numbers(voxels: Array, assembly: Assembly) -> Array:
-    """Voxel numbers, each once, of a mask or of numbers; at least one."""
+    """Voxel numbers, each once, from a mask or from numbers; at least one."""
     voxels = np.asarray(voxels)
     if not voxels.size or (voxels.dtype == bool and not voxels.any()):
         raise ValueError(
-            "voxels: expected at least one voxel, got none; leave voxels out to take those that are predicted."
+            "voxels: expected at least one voxel, got none; leave voxels out to take those that are significant."
         )
     if voxels.dtype == bool:
         if voxels.shape != (assembly.n_voxels,):
@@ -150,7 +196,7 @@ def _numbers(voxels: Array, assembly: Assembly) -> Array:
 
 
 def _predicted_voxels(data: DesignMatrices, inner: Sequence[ridge.Fold], settings: Settings) -> Array:
-    """Numbers of the voxels that ridge with one penalty for all spaces predicts beyond chance."""
+    """Numbers of the voxels that ridge with one penalty for all spaces predicts significantly."""
     fitted = ridge.ridge_cv(
         data.X,
         data.Y,
@@ -163,7 +209,7 @@ def _predicted_voxels(data: DesignMatrices, inner: Sequence[ridge.Fold], setting
 
 
 def _significant(Y: Array, Y_hat: Array, settings: Settings) -> Array:
-    """(n_voxels,) which predictions (n_rows, n_voxels) are beyond chance, by the settings' test, as in a run."""
+    """(n_voxels,) whether predictions (n_rows, n_voxels) are significant, by the same test as in a run."""
     if settings.significance == "permutation":
         pvalues = scoring.permutation_pvalues(
             Y,
@@ -180,68 +226,6 @@ def _significant(Y: Array, Y_hat: Array, settings: Settings) -> Array:
     return scoring.fdr(pvalues, q=settings.fdr_q)[0]
 
 
-def _partition(
-    assembly: Assembly,
-    settings: Settings,
-    data: DesignMatrices,
-    chosen: Array,
-    inner: Sequence[ridge.Fold],
-    n_iter: int,
-) -> PartitionResult:
-    names = tuple(data.columns)
-    Y, Y_test = np.ascontiguousarray(data.Y[:, chosen]), data.Y_test[:, chosen]
-
-    def shares(spaces: Sequence[str]) -> dict[str, Array]:
-        bands = [data.columns[name] for name in spaces]
-        predicted = banded_predictions(
-            [data.X[:, band] for band in bands],
-            Y,
-            [data.X_test[:, band] for band in bands],
-            alphas=settings.alphas,
-            inner=inner,
-            n_iter=n_iter,
-            seed=settings.seed,
-        )
-        return dict(zip(spaces, predicted, strict=True))
-
-    together = shares(names)
-    total = np.sum(list(together.values()), axis=0)
-    joint = scoring.r2(Y_test, total)
-    alone = {name: scoring.r2(Y_test, shares([name])[name]) for name in names}
-    without = {}
-    for name in names:
-        others = [other for other in names if other != name]
-        if len(others) == 1:
-            without[name] = alone[others[0]]
-        else:
-            without[name] = scoring.r2(Y_test, np.sum(list(shares(others).values()), axis=0))
-
-    def everywhere(values: Array) -> Array:
-        out = np.full(assembly.n_voxels, np.nan)
-        out[chosen] = values
-        return out
-
-    significant = np.zeros(assembly.n_voxels, bool)
-    significant[chosen] = _significant(Y_test, total, settings)
-    return PartitionResult(
-        settings=settings,
-        names=names,
-        joint=everywhere(joint),
-        split={
-            n: everywhere(share)
-            for n, share in zip(names, product_measure(Y_test, list(together.values())), strict=True)
-        },
-        alone={name: everywhere(values) for name, values in alone.items()},
-        unique={name: everywhere(joint - without[name]) for name in names},
-        significant=significant,
-        subject=assembly.subject,
-        surface=assembly.surface,
-        rois=assembly.rois,
-        voxel_names=assembly.voxel_names,
-        simulated=assembly.simulated,
-    )
-
-
 def banded_predictions(
     bands: Sequence[Array],
     Y: Array,
@@ -252,15 +236,15 @@ def banded_predictions(
     n_iter: int = 20,
     seed: int = 0,
 ) -> list[Array]:
-    """Each band's part of the prediction of banded ridge: arrays (n_test_rows, n_voxels) that sum to the whole.
+    """Each band's part of the prediction of banded ridge: arrays (n_test_rows, n_voxels) that sum to it.
 
     Parameters
     ----------
     bands, bands_test : arrays, (n_rows, n_columns of the band) and (n_test_rows, n_columns of the band)
     Y : array, (n_rows, n_voxels)
-    alphas : the grid of penalties; himalaya counts as scikit-learn does
-    inner : folds over which penalties and their ratios are chosen, by R2
-    n_iter, seed : of the ratios that are tried, see `band_weights`
+    alphas : the grid of penalties, in scikit-learn's convention
+    inner : folds that choose penalties and their ratios, by R2
+    n_iter, seed : number and random seed of the ratios to try, see `band_weights`
     """
     from himalaya.ridge import GroupRidgeCV
     from himalaya.scoring import r2_score
@@ -288,15 +272,15 @@ def banded_predictions(
 def band_weights(n_bands: int, n_iter: int, *, seed: int = 0) -> Array:
     """Ratios of the bands' variances to try: (n_iter, n_bands) float32, each row summing to 1.
 
-    First each band (almost) by itself, then all alike, then points of Dirichlet distributions that favour the
-    corners and the middle by turns, as himalaya draws them.
+    First each band (almost) by itself, then all bands equally, then random points of Dirichlet distributions that
+    favour the corners and the middle in turn, as himalaya draws them.
     """
     if n_bands == 1:
         return np.ones((1, 1), np.float32)
     fixed = np.vstack([np.eye(n_bands), np.full(n_bands, 1 / n_bands)])
     rng = np.random.default_rng(seed)
     drawn = [rng.dirichlet(np.full(n_bands, (0.1, 1.0)[i % 2])) for i in range(max(0, n_iter - len(fixed)))]
-    # A weight of 0 would leave a band without a gradient in logarithms; this is as good as none.
+    # A weight of 0 has no logarithm; 1e-6 has the same effect.
     weights = np.maximum(np.vstack([fixed, *drawn])[: max(n_iter, len(fixed))], 1e-6)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 

@@ -1,6 +1,6 @@
-"""What follows from an assembly and settings before any work: split, kept rows, folds, sizes, problems.
+"""The plan of a run, from an assembly and settings: split, kept rows, folds, sizes, problems.
 
-`plan_run` works it out once, and every stage takes the plan. `check` does the same work and collects each problem.
+`plan_run` computes it once, and every stage takes the plan. `check` does the same work and collects every problem.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from .. import features, ridge
-from ..assembly import Array, Assembly, Story, require_assembly
+from ..assembly import Array, Assembly, Story, check_assembly
 from ..design import Trimming
 from ..scoring import LEAST_BLOCKS, LEAST_ROWS
-from ..settings import Settings, SettingsError, check_values, require_settings
+from ..settings import Settings, SettingsError, check_settings, check_values
 
-# `check` alone looks at the inner folds of this many outer folds, those that train on the fewest rows.
+# `check` makes the inner folds of this many outer folds only: those with the fewest training rows.
 OUTER_FOLDS_LOOKED_AT = 50
 EXPECTED_WIDTH = 300  # columns of a file of word vectors
 _FOLD_FIELDS = {"folding_type", "n_inner_folds", "chunk_length", "seed"}
@@ -40,19 +40,21 @@ class FitShape:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """One run, worked out before any work.
+    """Everything about a run that follows from its assembly and settings.
 
     Attributes
     ----------
     assembly, settings
-    memory : where activations are kept; None where the feature spaces keep none
+    memory : the cache of activations; None without a language model
     train, test : stories, in the assembly's order; with nested cross-validation all are in `train`
-    feature_rows, bold_rows : {story: slice} of the rows that trimming keeps, of its TR grid and of its BOLD
-    n_kept : {story: rows} that are kept
-    groups : (n_rows,), the number of the story that each training row comes from
+    feature_rows, bold_rows : {story: slice} of the rows that trimming keeps on its TR grid and in its BOLD
+    n_kept : {story: number of kept rows}
+    groups : (n_rows,), the story number of each training row
     outer_folds : of nested cross-validation, over the training rows; empty with a train/test split
-    inner_folds : the folds over which alphas are chosen, for each fit: one tuple with a train/test split, else one
-        for each outer fold, which counts the rows that this fold trains on
+    inner_folds : the folds that choose the alphas, a tuple for each fit: one with a train/test split, else one for
+        each outer fold, over the rows that it trains on
+    split_indices : {story: (n_trs - 1,)}, the first word of each TR but the first; None assigns words to TRs by their
+        times
     """
 
     assembly: Assembly
@@ -66,6 +68,7 @@ class Plan:
     groups: Array = field(repr=False)
     outer_folds: tuple[ridge.Fold, ...] = field(repr=False)
     inner_folds: tuple[tuple[ridge.Fold, ...], ...] = field(repr=False)
+    split_indices: Mapping[str, Array] | None = field(default=None, repr=False)
 
     @property
     def stories(self) -> tuple[Story, ...]:
@@ -79,7 +82,7 @@ class Plan:
 
     @cached_property
     def lacking(self) -> dict[str, tuple[str, ...]]:
-        """{story: feature spaces that are not cached}, of the stories that have such."""
+        """{story: feature spaces that are not cached}, for the stories that lack any."""
         found = {}
         for story in self.stories:
             spaces = [
@@ -93,7 +96,7 @@ class Plan:
 
     @cached_property
     def missing(self) -> dict[str, int]:
-        """{story: words} of the stories whose features are not cached."""
+        """{story: number of words} for the stories whose features are not cached."""
         return {name: len(self.assembly.stories[name].words) for name in self.lacking}
 
     @cached_property
@@ -130,17 +133,20 @@ def plan_run(
     *,
     memory: Any = None,
     inner_folds: Sequence[ridge.Fold] | None = None,
+    split_indices: Mapping[str, Array] | None = None,
 ) -> Plan:
-    """Work out what a run does, without reading BOLD or a model's weights.
+    """Plan a run, without reading BOLD or a model's weights.
 
     Parameters
     ----------
     assembly, settings
     memory : joblib.Memory or path, optional
-        Where activations are kept; None takes `features.default_memory()`.
+        Cache of activations; None takes `features.default_memory()`.
     inner_folds : pairs of (train, test) row numbers, optional
-        Over the training stories' kept rows below each other, in place of those that the settings make.
+        Over the kept rows of the training stories, stacked, instead of the folds that the settings give.
         Only with a train/test split.
+    split_indices : {story: (n_trs - 1,)}, optional
+        See `Plan`.
 
     Raises
     ------
@@ -149,53 +155,43 @@ def plan_run(
     ValueError
         Given folds that do not fit the rows.
     TypeError
-        No Assembly, or no Settings, such as a mapping of them.
+        `assembly` is not an Assembly, or `settings` not a Settings.
     """
-    require_assembly(assembly, "plan_run")
-    require_settings(settings, "plan_run")
+    check_assembly(assembly, "plan_run")
+    check_settings(settings, "plan_run")
     problems, draft = _draft(assembly, settings, looked_at=None)
     for name, sentence in problems.items():
         raise SettingsError(name, sentence)
     folds = draft.inner_folds
     if inner_folds is not None:
         folds = (_given_folds(inner_folds, len(draft.groups), settings),)
-    if memory is None and "language_model" in (settings.modality, *settings.joined_with):
+    if memory is None and "language_model" in settings.spaces:
         memory = features.default_memory()
-    kept = {
-        story.name: slices
-        for part, slices in (
-            (draft.train, settings.trimming.slices(test=False)),
-            (draft.test, settings.trimming.slices(test=True)),
-        )
-        for story in part
-    }
+    kept = {story.name: settings.trimming.slices(test=False) for story in draft.train}
+    kept |= {story.name: settings.trimming.slices(test=True) for story in draft.test}
     return Plan(
-        assembly=assembly,
-        settings=settings,
-        memory=memory,
-        train=draft.train,
-        test=draft.test,
+        assembly,
+        settings,
+        memory,
         feature_rows={name: rows for name, (rows, _) in kept.items()},
         bold_rows={name: rows for name, (_, rows) in kept.items()},
-        n_kept=draft.n_kept,
-        groups=draft.groups,
-        outer_folds=draft.outer_folds,
-        inner_folds=folds,
+        split_indices=split_indices,
+        **vars(draft) | {"inner_folds": folds},
     )
 
 
 def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
-    """Why this run cannot start: {setting: one sentence}, empty when it can.
+    """Problems of a run: {setting: one sentence}, empty when it can start.
 
-    Reads a model's configuration, not its weights, and no BOLD. Raises nothing, whatever the settings hold.
+    Reads a model's configuration, not its weights, and no BOLD. No value of a setting raises an error.
 
     Raises
     ------
     TypeError
-        No Assembly, or no Settings, such as a mapping of them.
+        `assembly` is not an Assembly, or `settings` not a Settings.
     """
-    require_assembly(assembly, "check")
-    require_settings(settings, "check")
+    check_assembly(assembly, "check")
+    check_settings(settings, "check")
     return _draft(assembly, settings, looked_at=OUTER_FOLDS_LOOKED_AT)[0]
 
 
@@ -204,7 +200,7 @@ def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Split:
-    """Names of the stories that are fitted and of those that are predicted."""
+    """Names of the training and the test stories."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -216,7 +212,7 @@ def split_stories(assembly: Assembly, settings: Settings) -> Split:
     Raises
     ------
     SettingsError
-        A name that the assembly does not have, a part that is empty.
+        A story that the assembly does not have; no training or no test story.
     """
     chosen = assembly.stories if settings.stories is None else settings.stories
     test = assembly.test_stories if settings.test_stories is None else settings.test_stories
@@ -232,7 +228,7 @@ def split_stories(assembly: Assembly, settings: Settings) -> Split:
     train = tuple(s for s in assembly.stories if s in chosen and s not in test)
     if not train:
         raise SettingsError(
-            "stories", "No training story is left beside the test stories; choose at least one more."
+            "stories", "There is no training story besides the test stories; choose at least one more."
         )
     if not test:
         raise SettingsError(
@@ -247,7 +243,7 @@ def split_stories(assembly: Assembly, settings: Settings) -> Split:
 
 @dataclass
 class _Draft:
-    """What of a plan is worked out so far."""
+    """The parts of a plan that are known so far."""
 
     train: tuple[Story, ...] = ()
     test: tuple[Story, ...] = ()
@@ -258,9 +254,9 @@ class _Draft:
 
 
 def _draft(assembly: Assembly, settings: Settings, *, looked_at: int | None) -> tuple[dict[str, str], _Draft]:
-    """Every problem of a run, {setting: sentence}, and what could be worked out.
+    """Every problem of a run, {setting: sentence}, and the parts of its plan that could be made.
 
-    `looked_at`: of nested cross-validation, for how many outer folds inner folds are made; None for all.
+    `looked_at`: for how many outer folds of nested cross-validation inner folds are made; None for all.
     """
     draft, problems = _Draft(), check_values(settings)
     if not problems.keys() & _MODEL_FIELDS:
@@ -291,7 +287,8 @@ def _draft(assembly: Assembly, settings: Settings, *, looked_at: int | None) -> 
             problems |= _check_delays(settings, draft.n_kept)
         if not problems.keys() & (_FOLD_FIELDS if draft.test else _FOLD_FIELDS | {"n_outer_folds"}):
             _make_folds(draft, settings, looked_at)
-            problems |= _check_held_out(settings, draft, block_known="block_trs" not in problems)
+            if not problems.keys() & {"significance", "block_trs"}:
+                problems |= _check_held_out(settings, draft)
     except SettingsError as error:
         problems[error.field] = str(error)
     return problems, draft
@@ -299,20 +296,19 @@ def _draft(assembly: Assembly, settings: Settings, *, looked_at: int | None) -> 
 
 def _check_features(settings: Settings) -> dict[str, str]:
     """Problems of the feature spaces: their model, layer, lookback and file."""
-    problems = {}
-    spaces = (settings.modality, *settings.joined_with)
-    if "embeddings" in spaces:
+    problems: dict[str, str] = {}
+    if "embeddings" in settings.spaces:
         problems |= _check_embedding(settings)
-    if "language_model" in spaces:
-        spec = settings.feature_specs["language_model"].activation
+    spec = settings.feature_specs.get("language_model")
+    if spec is not None and spec.activation is not None:
         problems |= features.check_spec(
-            spec, layer_idx=settings.layer_idx, stored=settings.use_stored_contexts
+            spec.activation, layer_idx=settings.layer_idx, stored=settings.use_stored_contexts
         )
     return problems
 
 
 def _check_embedding(settings: Settings) -> dict[str, str]:
-    """Problems of static embeddings: a file that is not there, a model that is not known."""
+    """Problems of static embeddings: a missing file, an unknown model."""
     if settings.embedding is None:
         spec = features.ActivationSpec(settings.model_name, lookback=1)
         found = features.check_spec(spec, layer_idx=0)
@@ -326,7 +322,7 @@ def _check_embedding(settings: Settings) -> dict[str, str]:
 
 
 def _find_contexts(stories: Sequence[Story], settings: Settings) -> None:
-    """Refuse stored windows that are asked for and that a story does not have."""
+    """Refuse `use_stored_contexts` for a story without stored context windows."""
     if settings.use_stored_contexts is not True:
         return
     spec = settings.feature_specs.get("language_model")
@@ -356,7 +352,7 @@ def _n_kept(story: Story, trimming: Trimming, *, test: bool) -> int:
 
 
 def _check_delays(settings: Settings, n_kept: Mapping[str, int]) -> dict[str, str]:
-    """A delay that carries every word of a story out of its rows leaves columns of nothing but zeros."""
+    """A delay as long as a story would make columns of zeros."""
     story, shortest = min(n_kept.items(), key=lambda pair: pair[1])
     furthest = max(settings.fir_delays, key=abs)
     if abs(furthest) < shortest:
@@ -371,7 +367,7 @@ def _check_delays(settings: Settings, n_kept: Mapping[str, int]) -> dict[str, st
 
 
 def _make_folds(draft: _Draft, settings: Settings, looked_at: int | None) -> None:
-    """Put the folds into a draft, each made once."""
+    """Add the folds to a draft."""
     groups = draft.groups
     if draft.test:
         draft.inner_folds = (_folds(groups, settings, "n_inner_folds"),)
@@ -391,7 +387,7 @@ def _make_folds(draft: _Draft, settings: Settings, looked_at: int | None) -> Non
 
 
 def _folds(groups: Array, settings: Settings, n_folds: str, *, where: str = "") -> tuple[ridge.Fold, ...]:
-    """Folds of rows by the settings, where `n_folds` names the setting that counts them."""
+    """Folds of rows; `n_folds` is the name of the setting with their number."""
     try:
         made = ridge.make_folds(
             len(groups),
@@ -417,25 +413,20 @@ def _given_folds(given: Sequence[ridge.Fold], n_rows: int, settings: Settings) -
     return tuple(ridge.check_folds(given, n_rows))
 
 
-def _check_held_out(settings: Settings, draft: _Draft, *, block_known: bool) -> dict[str, str]:
-    """Held-out rows that are too few for their p-values."""
+def _check_held_out(settings: Settings, draft: _Draft) -> dict[str, str]:
+    """Too few held-out rows, or blocks of them, for p-values."""
     if draft.test:
         n_rows = sum(draft.n_kept[story.name] for story in draft.test)
     else:
         n_rows = len(np.unique(np.concatenate([fold.test for fold in draft.outer_folds])))
-    if settings.significance == "permutation" and block_known:
-        return _check_blocks(settings, n_rows)
-    if settings.significance == "parametric" and n_rows < _LEAST_PARAMETRIC:
+    if settings.significance == "parametric":
+        if n_rows >= _LEAST_PARAMETRIC:
+            return {}
         names = ", ".join(story.name for story in draft.test)
         return {
             "trimming": f"{names} (test story): trimming keeps {n_rows} rows, and p-values need {_LEAST_PARAMETRIC} or "
             f"more; keep more rows or hold out more stories."
         }
-    return {}
-
-
-def _check_blocks(settings: Settings, n_rows: int) -> dict[str, str]:
-    """Held-out rows that are too few to permute, or make too few blocks."""
     if settings.block_trs is None:
         if n_rows >= LEAST_ROWS:
             return {}
@@ -443,13 +434,11 @@ def _check_blocks(settings: Settings, n_rows: int) -> dict[str, str]:
             "significance": f"The permutation test needs {LEAST_ROWS} held-out rows or more, got {n_rows}; hold out "
             f"more stories, trim less, or choose significance='parametric'."
         }
-    n_blocks = -(-n_rows // settings.block_trs)
+    n_blocks, most = -(-n_rows // settings.block_trs), (n_rows - 1) // (LEAST_BLOCKS - 1)
     if n_blocks >= LEAST_BLOCKS:
         return {}
-    most = (n_rows - 1) // (LEAST_BLOCKS - 1)
     advice = f"choose a block of at most {most} TRs" if most else "choose significance='parametric'"
-    advice += ", None, which shuffles phases,"
     return {
         "block_trs": f"The permutation test needs {LEAST_BLOCKS} blocks or more, and {n_rows} held-out rows in blocks "
-        f"of {settings.block_trs} TRs make {n_blocks}; {advice} or hold out more stories."
+        f"of {settings.block_trs} TRs make {n_blocks}; {advice}, None, which shuffles phases, or hold out more stories."
     }

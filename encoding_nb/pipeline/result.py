@@ -1,4 +1,4 @@
-"""What a fit found, voxel by voxel, and the code that repeats it."""
+"""The result of a fit, and the code that repeats it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from .._version import __version__
 from ..assembly import Array, Surface
-from ..settings import Settings, require_settings
+from ..settings import Settings, check_settings
 
 IN_MEMORY = """# These data were made in memory and cannot be loaded by a name: put your own Assembly here.
 assembly = assembly"""
@@ -19,7 +19,7 @@ assembly = assembly"""
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a fit found, voxel by voxel.
+    """The result of a fit, voxel by voxel.
 
     Attributes
     ----------
@@ -27,16 +27,15 @@ class Result:
     scores : (n_voxels,), correlation on held-out rows; NaN for a voxel without variance
     story_scores : {story: (n_voxels,)}, the same on each held-out story alone
     best_alphas : (n_voxels,), or (n_outer_folds, n_voxels) after nested cross-validation
-    pvalues, significant : (n_voxels,), by `settings.significance`, and those that pass the FDR
-    noise_ceiling : (n_voxels,), the mean over the held-out stories that were heard more than once, or None where
-        none was
-    story_noise_ceiling : {story: (n_voxels,)}, of these stories alone; empty in records from before it was kept
+    pvalues, significant : (n_voxels,), by `settings.significance`, and which of them pass the FDR
+    noise_ceiling : (n_voxels,), the mean over the held-out stories with repeated presentations; None without any
+    story_noise_ceiling : {story: (n_voxels,)} of these stories; empty in records of older versions
     predictions, measured : {story: (rows, n_voxels)}, z-scored per story
     row_times : {story: (rows,)}, seconds from the start of the sound
     metrics : {"median_score": ..., ...}, see `scoring.summarise`; and by region of the data
         {"AC/median_score": ..., ...}, see `scoring.region_metrics`
     provenance : versions, time, seconds by stage, digest of the data (`assembly_digest`)
-    notes : what was noticed on the way, a sentence each, such as columns without variance
+    notes : the warnings of the run, such as columns without variance
     subject, surface, rois, voxel_names, simulated : the assembly's
     """
 
@@ -83,22 +82,22 @@ def provenance(seconds: Mapping[str, float]) -> dict[str, Any]:
 
 
 def to_code(settings: Settings, source: str | None, options: Mapping[str, Any] | None = None) -> str:
-    """Source of a notebook cell that repeats the run: the settings that differ from the defaults, and the data.
+    """Code of a notebook cell that repeats the run: the data, and the settings that differ from the defaults.
 
     Parameters
     ----------
     settings : Settings
     source : str or None
-        What `load_assembly` was given (`Assembly.source`); None for data that were made in memory, for which the
-        cell takes the variable `assembly` and says so.
-    options : those that `load_assembly` was given besides the source (`Assembly.source_options`)
+        The argument of `load_assembly` (`Assembly.source`); None for data made in memory, for which the cell uses the
+        variable `assembly` and a comment explains it.
+    options : the keyword arguments of `load_assembly` (`Assembly.source_options`)
 
     Raises
     ------
     TypeError
-        No Settings, such as a mapping of them.
+        `settings` is not a Settings.
     """
-    require_settings(settings, "to_code")
+    check_settings(settings, "to_code")
     default = Settings()
     changed = [
         f"    {f.name}={getattr(settings, f.name)!r},"

@@ -1,4 +1,4 @@
-"""One fit, from words and BOLD to scores per voxel: the order of the stages is written here, once."""
+"""One fit, from words and BOLD to scores per voxel: the order of the stages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from .. import _progress, features, ridge, scoring
 from .._progress import Count, Progress
-from ..assembly import Array, Assembly, require_assembly
-from ..settings import Settings, SettingsError, require_settings
+from ..assembly import Array, Assembly, assembly_digest, check_assembly
+from ..settings import Settings, SettingsError, check_settings
 from .clock import Clock
 from .estimates import refuse_too_large
-from .matrices import DesignMatrices, Inputs, design_matrices, story_ceiling
+from .matrices import DesignMatrices, design_matrices, sample_story, story_ceiling
 from .plan import Plan, plan_run
 from .result import Result, provenance
 
@@ -25,7 +25,7 @@ def run(
     *,
     memory: Any = None,
     inner_folds: Sequence[ridge.Fold] | None = None,
-    inputs: Inputs | None = None,
+    split_indices: Mapping[str, Array] | None = None,
     progress: bool | Callable[[Progress], None] = True,
 ) -> Result:
     """Fit and score.
@@ -34,13 +34,13 @@ def run(
     ----------
     assembly, settings
     memory : joblib.Memory or path, optional
-        Where activations are kept; None takes `features.default_memory()`.
+        Cache of activations; None takes `features.default_memory()`.
     inner_folds : pairs of (train, test) row numbers, optional
-        Over the training stories' kept rows below each other, in place of those that the settings make.
+        Over the kept rows of the training stories, stacked, instead of the folds that the settings give.
         Only with a train/test split.
-    inputs : Inputs, optional
-        Where features, responses and noise ceilings come from: a sweep gives one that its runs share, the panel
-        `KeptResponses`, which keep responses for the next run.
+    split_indices : {story: (n_trs - 1,)}, optional
+        The first word of each TR but the first, for downsampling methods that average over the words of a TR; by
+        default a word belongs to the TR nearest its middle.
     progress : bool or function
         True shows a bar on standard error. A function is called with each `Progress`, in this thread. To cancel the
         run, raise `Cancelled` from it.
@@ -54,34 +54,38 @@ def run(
     SettingsError
         Before any work, when `check` finds a problem or the run needs more memory than is free.
     ValueError
-        Before any work: given folds that do not fit the rows. Later: BOLD that is not finite, naming the
-        story.
+        Before any work: given folds that do not fit the rows. While stories are read: BOLD that is not finite, with
+        the story's name.
     TypeError
-        No Assembly, or no Settings, such as a mapping of them.
+        `assembly` is not an Assembly, or `settings` not a Settings.
     """
-    require_assembly(assembly, "run")
-    require_settings(settings, "run")
+    check_assembly(assembly, "run")
+    check_settings(settings, "run")
     notes: list[str] = []
-    inputs = Inputs() if inputs is None else inputs
     with _progress.shown(progress) as tell, _progress.listening(notes):
-        plan = plan_run(assembly, settings, memory=memory, inner_folds=inner_folds)
+        plan = plan_run(
+            assembly, settings, memory=memory, inner_folds=inner_folds, split_indices=split_indices
+        )
         _note_unused(settings)
-        refuse_too_large(plan, inputs)
+        refuse_too_large(plan)
         clock = Clock(tell, _shares(plan))
-        sampled = story_features(plan, inputs, clock)
+        sampled = story_features(plan, clock)
         with clock.stage("design"):
             clock.tell(0, 1, "design matrix")
-            data = design_matrices(plan, sampled, inputs)
+            data = design_matrices(plan, sampled)
         with clock.stage("ridge"):
-            held_out = fit_ridge(plan, data, inputs, clock)
+            held_out = fit_ridge(plan, data, clock)
         del data, sampled  # the training responses are most of a run's memory
         with clock.stage("scores"):
-            result = score(plan, held_out, inputs, clock)
+            result = score(plan, held_out, clock)
     return replace(result, notes=tuple(notes))
 
 
 def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> None:
-    """Do what every run on these data needs once: tokenizer and noise ceilings. Quiet where `check` objects."""
+    """Load the tokenizer and compute the noise ceilings, which all runs on these data share.
+
+    Does nothing for settings that `check` finds a problem with.
+    """
     try:
         plan = plan_run(assembly, settings, memory=memory)
     except SettingsError:
@@ -101,7 +105,7 @@ def _note_unused(settings: Settings) -> None:
 
 
 def _shares(plan: Plan) -> dict[str, float]:
-    """What part of a run's time each stage takes, about."""
+    """The approximate share of a run's time that each stage takes."""
     return {
         "features": 5.0 if plan.missing else 0.2,
         "design": 0.2,
@@ -110,10 +114,10 @@ def _shares(plan: Plan) -> dict[str, float]:
     }
 
 
-def story_features(plan: Plan, inputs: Inputs, clock: Clock) -> dict[str, features.JoinedFeatures]:
+def story_features(plan: Plan, clock: Clock) -> dict[str, features.JoinedFeatures]:
     """{story: features on its whole TR grid}.
 
-    Stories that are cached are read at once: their words say nothing of the rate.
+    Stories that are cached take no time: their words do not count towards the rate.
     """
     n_words = {story.name: len(story.words) for story in plan.stories}
     read = {name: 0 if name in plan.missing else count for name, count in n_words.items()}
@@ -121,14 +125,14 @@ def story_features(plan: Plan, inputs: Inputs, clock: Clock) -> dict[str, featur
     with clock.stage("features"):
         for story in plan.stories:
             progress = _words_done(clock, n_words, read, story.name, finished=list(sampled))
-            sampled[story.name] = inputs.sampled(plan, story, progress)
+            sampled[story.name] = sample_story(plan, story, progress)
     return sampled
 
 
 def _words_done(
     clock: Clock, n_words: Mapping[str, int], read: Mapping[str, int], name: str, *, finished: Sequence[str]
 ) -> Count:
-    """Tells progress in one story as words of all stories; `read`: those that are cached, by story."""
+    """Reports progress in one story as words of all stories; `read`: cached words, by story."""
     before, total = sum(n_words[story] for story in finished), sum(n_words.values())
     read_before, all_read = sum(read[story] for story in finished), sum(read.values())
 
@@ -142,13 +146,13 @@ def _words_done(
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What was predicted without having been fitted.
+    """Predictions of rows that were not fitted.
 
     Attributes
     ----------
     best_alphas : (n_voxels,), or (n_outer_folds, n_voxels)
-    predictions, measured : (n_held_out_rows, n_voxels), the stories' rows below each other
-    rows : {story: which of its kept rows these are}
+    predictions, measured : (n_held_out_rows, n_voxels), the stories' rows stacked
+    rows : {story: numbers of these rows among its kept rows}
     """
 
     best_alphas: Array
@@ -157,10 +161,10 @@ class HeldOut:
     rows: Mapping[str, Array]
 
 
-def fit_ridge(plan: Plan, data: DesignMatrices, inputs: Inputs, clock: Clock) -> HeldOut:
-    """Fit the training rows; predict the test stories, or every row from outer folds that do not hold it."""
+def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
+    """Fit the training rows; predict the test stories, or each row by the outer fold that does not train on it."""
     settings = plan.settings
-    options = {
+    options: dict[str, Any] = {
         "alphas": settings.alphas,
         "single_alpha": settings.single_alpha,
         "use_corr": settings.use_corr,
@@ -174,7 +178,6 @@ def fit_ridge(plan: Plan, data: DesignMatrices, inputs: Inputs, clock: Clock) ->
             data.Y,
             X_test=data.X_test,
             folds=plan.inner_folds[0],
-            derived=inputs.derived(data.X),
             progress=clock.count("one alpha per voxel"),
             **options,
         )
@@ -188,7 +191,7 @@ def fit_ridge(plan: Plan, data: DesignMatrices, inputs: Inputs, clock: Clock) ->
         progress=clock.count("nested cross-validation"),
         **options,
     )
-    # Trimmed foldings and time series leave rows that no fold scores.
+    # With trimmed folds and time series, some rows are in no test set.
     scored = np.zeros(len(plan.groups), dtype=bool)
     scored[np.concatenate([fold.test for fold in plan.outer_folds])] = True
     rows = {
@@ -198,7 +201,7 @@ def fit_ridge(plan: Plan, data: DesignMatrices, inputs: Inputs, clock: Clock) ->
     return HeldOut(nested.fold_alphas, predictions, data.Y[scored], rows)
 
 
-def score(plan: Plan, held_out: HeldOut, inputs: Inputs, clock: Clock) -> Result:
+def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
     """Correlations, p-values, noise ceilings and metrics of held-out predictions."""
     settings, assembly = plan.settings, plan.assembly
     Y, Y_hat = held_out.measured, held_out.predictions
@@ -224,8 +227,11 @@ def score(plan: Plan, held_out: HeldOut, inputs: Inputs, clock: Clock) -> Result
     measured = dict(zip(names, np.split(Y, stops), strict=True))
     predictions = dict(zip(names, np.split(Y_hat, stops), strict=True))
     stories = {name: assembly.stories[name] for name in names}
-    ceilings = {name: inputs.noise_ceiling(story, plan.bold_rows[name]) for name, story in stories.items()}
-    ceilings = {name: ceiling for name, ceiling in ceilings.items() if ceiling is not None}
+    ceilings = {
+        name: ceiling
+        for name, story in stories.items()
+        if (ceiling := story_ceiling(story, plan.bold_rows[name])) is not None
+    }
     return Result(
         settings=settings,
         scores=scores,
@@ -245,10 +251,19 @@ def score(plan: Plan, held_out: HeldOut, inputs: Inputs, clock: Clock) -> Result
             **scoring.summarise(scores, significant),
             **scoring.region_metrics(scores, significant, assembly.rois),
         },
-        provenance=provenance(clock.so_far()) | {"data_digest": inputs.data_digest(assembly)},
+        provenance=provenance(clock.so_far()) | {"data_digest": _data_digest(assembly)},
         subject=assembly.subject,
         surface=assembly.surface,
         rois=assembly.rois,
         voxel_names=assembly.voxel_names,
         simulated=assembly.simulated,
     )
+
+
+def _data_digest(assembly: Assembly) -> str | None:
+    """See `assembly_digest`; None where some data cannot be read, with a note."""
+    try:
+        return assembly_digest(assembly)
+    except Exception as error:  # noqa: BLE001 - whatever reading a file raises, perhaps of a story not in this run
+        _progress.warn(f"The result has no digest of its data: they cannot all be read ({error}).")
+        return None

@@ -1,17 +1,17 @@
-"""Plots by region: scores within the areas of a cortex, and data that come by region instead of by voxel."""
+"""Plots by region: scores within areas of the cortex, and data that have regions instead of voxels."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._figures import entitle, new_figure
-from .._validation import require_result
+from .._validation import check_flags, check_result
 from ..brain import Regions, draw_lock, region_masks, roi_table
-from ..scoring import checked_flags
-from ._style import ALL, CHOSEN, SCORE, axes_or_new, heading, interval, known_story, patch, tidy
+from . import _style
+from ._style import ALL, CHOSEN, SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
     from ..pipeline import Result
 
-
 Array = np.ndarray
 
-ROWS, COLUMNS = 40, 3  # of names that can be read side by side
+ROWS, COLUMNS = 40, 3  # of names that are legible in one figure
 
 
 def plot_rois(
@@ -34,56 +33,50 @@ def plot_rois(
 ) -> Figure:
     """Scores by region, best median first: the median, the middle half and the middle 90 percent of its voxels.
 
-    Beside each name stands how many of its voxels are significant.
+    Next to each name is the number of its significant voxels and of all its voxels.
 
     Parameters
     ----------
     rois, names
-        As in `regions.roi_table`.
+        As in `brain.roi_table`.
 
     Raises
     ------
     ValueError
-        As `regions.roi_table`.
+        As `brain.roi_table`.
     """
-    require_result(result, "plot_rois")
+    check_result(result, "plot_rois")
     masks = region_masks(result, rois, names=names)
     table = roi_table(result, masks)
-    own, ax = ax is None, axes_or_new(ax, (6.4, 1.5 + 0.2 * len(table)))
+    own, ax = ax is None, _style.axes_or_new(ax, (6.4, 1.5 + 0.2 * len(table)))
     for row, name in enumerate(table.index):
-        interval(ax, result.scores[masks[name]], row, color=CHOSEN, middle="median")
-    counts = [
-        f"{name}  {int(region['significant']):,}/{int(region['count']):,}"
-        for name, region in table.iterrows()
-    ]
-    ax.set_yticks(range(len(table)), counts, fontsize="small")
+        _style.interval(ax, result.scores[masks[name]], row, color=CHOSEN, middle="median")
+    counts = zip(table.index, table["significant"], table["count"], strict=True)
+    labels = [f"{name}  {int(found):,}/{int(count):,}" for name, found, count in counts]
+    ax.set_yticks(range(len(table)), labels, fontsize="small")
     ax.set_ylim(len(table) - 0.4, -0.6)
     ax.axvline(0, color="0.3", linewidth=0.8, zorder=0)
-    ax.set(
-        xlabel=f"{SCORE}: median, middle half, middle 90 % of the voxels",
-        ylabel="region  significant/all voxels",
-    )
-    entitle(ax, heading(result, "scores by region"), own=own)
-    return tidy(ax)
+    ax.set_xlabel(f"{SCORE}: median, middle half, middle 90 % of the voxels")
+    ax.set_ylabel("region  significant/all voxels")
+    entitle(ax, _style.heading(result, "scores by region"), own=own)
+    return _style.tidy(ax)
 
 
 def plot_regions(result: Result, *, story: str | None = None, ax: Axes | None = None) -> Figure:
-    """Scores of data that come by region: a bar per region, best first, grey where it is not significant.
+    """Scores of data by region: a bar per region, best first, grey if it is not significant.
 
-    At most 120 regions in three columns, on a given `ax` at most 40; the title says how many are left out.
+    At most 120 regions in three columns, on a given `ax` at most 40; if there are more, the title says so.
 
     Raises
     ------
     ValueError
-        The data have no names for their columns, or the story was not held out.
+        The data have no region names, or the story was not held out.
     """
-    require_result(result, "plot_regions")
+    check_result(result, "plot_regions")
     if result.voxel_names is None:
-        raise ValueError(
-            f"{result.subject}: these data come by voxel and have no names for them; use plot_rois for areas."
-        )
-    scores = result.scores if story is None else result.story_scores[known_story(result, story)]
-    title = heading(result, story or "held-out stories")
+        raise ValueError(f"{result.subject}: these data have no region names; use plot_rois for areas.")
+    scores = result.scores if story is None else result.story_scores[_style.known_story(result, story)]
+    title = _style.heading(result, story or "held-out stories")
     return draw_regions(scores, result.voxel_names, significant=result.significant, title=title, ax=ax)[0]
 
 
@@ -102,50 +95,41 @@ def draw_regions(
     Parameters
     ----------
     values : array, (n_regions,)
-        A region without a finite value is named last, without a bar.
+        A region without a finite value is last, without a bar.
     names : sequence of str, (n_regions,)
-    limits : the ends of the axis of values, None for those of the values.
+    limits : pair of float or None
+        The ends of the axis of values; None for those of the values.
 
     Returns
     -------
-    figure, and for each column its axes and which values it shows, from above.
+    figure, and for each column its axes and the numbers of the regions in it, from the top.
     """
     order = np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
     shown = order[: ROWS if ax is not None else ROWS * COLUMNS]
-    left_out = ""
-    if len(shown) < len(order):
-        left_out = f"the {len(shown)} highest of {len(order):,} regions"
+    left_out = f"the {len(shown)} highest of {len(order):,} regions" if len(shown) < len(order) else ""
     n_columns = -(-len(shown) // ROWS)
     parts = np.array_split(shown, n_columns)
     if ax is None:
-        size = (4.2 + 3.4 * (n_columns - 1), 1.6 + 0.2 * len(parts[0]))
-        figure = new_figure((max(size[0], 6.5), size[1]))
+        figure: Any = new_figure((max(4.2 + 3.4 * (n_columns - 1), 6.5), 1.6 + 0.2 * len(parts[0])))
         columns = list(figure.subplots(1, n_columns, sharex=True, squeeze=False)[0])
     else:
         figure, columns = ax.figure, [ax]
-    flags = np.ones(len(values), bool) if significant is None else checked_flags(significant)
+    flags = np.ones(len(values), bool) if significant is None else check_flags(significant)
     for column, part in zip(columns, parts, strict=True):
         colours = [CHOSEN if flag else ALL for flag in flags[part]]
         column.barh(range(len(part)), np.nan_to_num(values[part]), color=colours, height=0.75)
         column.set_yticks(range(len(part)), [names[i] for i in part], fontsize="small")
-        column.set_ylim(max(len(part) for part in parts) - 0.4, -0.6)
+        column.set_ylim(len(parts[0]) - 0.4, -0.6)  # the first column has the most
         column.axvline(0, color="0.3", linewidth=0.8)
         if None not in limits:
             column.set_xlim(*limits)
         column.set_xlabel(units)
-        tidy(column)
+        _style.tidy(column)
     entitle(columns[0], *title.split("\n"), left_out, own=ax is None)
     if significant is not None:
-        _legend(figure, columns[0], own=ax is None)
+        handles = [_style.patch(CHOSEN, "significant"), _style.patch(ALL, "not significant")]
+        _style.legend(columns[0], handles, own=ax is None)
     return figure, list(zip(columns, parts, strict=True))
-
-
-def _legend(figure: Figure, column: Axes, *, own: bool) -> None:
-    handles = [patch(CHOSEN, "significant"), patch(ALL, "not significant")]
-    if own:
-        figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    else:
-        column.legend(handles=handles, loc="lower right")
 
 
 def region_picture(
@@ -161,8 +145,9 @@ def region_picture(
 
     Returns
     -------
-    picture : uint8 RGBA, (height, width, 4)
-    lookup : int32, (height, width), the region whose row a pixel lies in; -1 elsewhere
+    picture : array, (height, width, 4), uint8 RGBA
+    lookup : array, (height, width), int32
+        The region in whose row a pixel lies; -1 elsewhere.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

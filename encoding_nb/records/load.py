@@ -1,4 +1,4 @@
-"""A record back from its folder: checked first, its big arrays read when they are asked for."""
+"""Loads a record: checks its files first, and reads its large arrays when they are asked for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from hashlib import file_digest, sha256
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._files import digest_of_file
 from .._validation import describe
 from .._version import __version__
 from ..assembly import Array, Surface
@@ -24,11 +25,11 @@ DESCRIPTION = "dataset_description.json"
 RECORD_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z_[0-9a-f]{8}(_\d+)?")
 DRAFT_NAME = re.compile(rf"\.{RECORD_NAME.pattern}(\.[0-9a-f]{{8}})?\.part")
 TIME_FORMAT = "%Y-%m-%dT%H%M%SZ"
-# the Result's fields of shape (n_voxels,), or (n_folds, n_voxels), that are stored under their own names
-PER_VOXEL = ("scores", "best_alphas", "pvalues", "significant", "noise_ceiling")
+# the Result's fields of shape (n_voxels,), or (n_folds, n_voxels), that every record holds under their names
+PER_VOXEL = ("scores", "best_alphas", "pvalues", "significant")
 # what a description must hold for the record to be read, and of which kind
 _NEEDED = {"Files": dict, "Arrays": dict, "Provenance": dict, "Subject": str, "Simulated": bool}
-_NEEDED_FILES = ("settings.json", "metrics.json", "arrays.npz")
+NEEDED_FILES = ("settings.json", "metrics.json", "arrays.npz")
 _NEEDED_ARRAYS = ("story_scores", "predictions", "measured", "row_times", "rois")
 BY_STORY = ("story_scores", "story_noise_ceiling", "predictions", "measured", "row_times")
 
@@ -38,29 +39,20 @@ class RecordError(ValueError):
 
 
 def folder_of(path: Any, what: str) -> Path:
-    """A folder that may be there or not, its ~ written out; `what` was given the path, for the message.
+    """A folder, which need not exist, its ~ written out; `what` names the argument in the message.
 
     Raises
     ------
     RecordError
-        No path, or one that cannot be on this machine.
+        Not a path, or one that this machine cannot have.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise RecordError(f"{what}: expected the path of a folder, got {describe(path)}.")
     try:
         folder = Path(path).expanduser()
-        os.lstat(folder)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        pass
-    except (
-        TypeError,
-        ValueError,
-        OSError,
-        RuntimeError,
-    ) as error:  # too long; a null character; nobody's home
-        reason = getattr(error, "strerror", None) or error
-        raise RecordError(f"{what}: expected the path of a folder, got {path!r} ({reason}).") from None
-    return folder
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            os.lstat(folder)
+        return folder
+    except (TypeError, ValueError, OSError, RuntimeError) as error:  # also too long, or of an unknown user
+        raise RecordError(f"{what}: expected the path of a folder, got {describe(path)} ({error}).") from None
 
 
 def load_run(path: str | Path) -> Result:
@@ -71,48 +63,37 @@ def load_run(path: str | Path) -> Result:
     Raises
     ------
     RecordError
-        No path, not a record, a record that is not whole, or one of another version, saying which versions.
+        Not a path, not a record, a record that is not whole, or one of another version, saying which versions.
     """
     path = folder_of(path, "load_run")
     described = load_description(path)
     if fault := missing_part(path, described):
         raise RecordError(f"{path}: {fault}")
     settings = read_settings(path, described)
+    index, arrays = described["Arrays"], path / "arrays.npz"
+    metrics = read_metrics(path)
     try:
-        return _result(path, settings, described)
-    except RecordError:
-        raise
+        with np.load(arrays, allow_pickle=False) as members:
+            fields: dict[str, Any] = {name: members[name] for name in PER_VOXEL}
+            fields["noise_ceiling"] = members.get("noise_ceiling")
+            for name in ("story_scores", "story_noise_ceiling", "row_times", "rois"):
+                fields[name] = {key: members[member] for key, member in index.get(name, {}).items()}
+            names = tuple(members["voxel_names"].tolist()) if "voxel_names" in members else None
+        return Result(
+            settings=settings,
+            **fields,
+            predictions=StoryArrays(arrays, index["predictions"]),
+            measured=StoryArrays(arrays, index["measured"]),
+            metrics=metrics,
+            provenance=described["Provenance"],
+            subject=described["Subject"],
+            surface=None if index["surface"] is None else Surface(**index["surface"]),
+            voxel_names=names,
+            simulated=described["Simulated"],
+            notes=tuple(described.get("Notes", ())),
+        )
     except Exception as error:  # whatever its readers raise on a damaged file
         raise RecordError(f"{path}: the record is damaged ({type(error).__name__}: {error}).") from error
-
-
-def _result(path: Path, settings: Settings, described: Mapping[str, Any]) -> Result:
-    index = described["Arrays"]
-    arrays = path / "arrays.npz"
-    with np.load(arrays, allow_pickle=False) as members:
-        fields = {name: members.get(name) for name in PER_VOXEL}
-        small = {
-            field: {name: members[member] for name, member in index.get(field, {}).items()}
-            for field in ("story_scores", "story_noise_ceiling", "row_times", "rois")
-        }
-        names = tuple(members["voxel_names"].tolist()) if "voxel_names" in members else None
-    absent = [name for name in ("scores", "best_alphas", "pvalues", "significant") if fields[name] is None]
-    if absent:
-        raise RecordError(f"{path}: arrays.npz holds no {', no '.join(absent)}; the record is damaged.")
-    return Result(
-        settings=settings,
-        **fields,
-        **small,
-        predictions=StoryArrays(arrays, index["predictions"]),
-        measured=StoryArrays(arrays, index["measured"]),
-        metrics=read_metrics(path),
-        provenance=described["Provenance"],
-        subject=described["Subject"],
-        surface=None if index["surface"] is None else Surface(**index["surface"]),
-        voxel_names=names,
-        simulated=described["Simulated"],
-        notes=tuple(described.get("Notes", ())),
-    )
 
 
 class StoryArrays(Mapping[str, Array]):
@@ -151,17 +132,10 @@ def load_description(path: str | Path) -> dict[str, Any]:
         As `load_run`.
     """
     path = folder_of(path, "load_description")
-    if not path.is_dir():
-        raise RecordError(
-            f"{path}: there is no such folder; list_runs(results_dir) shows the records there are."
-        )
-    file = path / DESCRIPTION
-    if not file.is_file():
-        raise RecordError(
-            f"{path}: expected {DESCRIPTION}, which every record of this version has, and found none; this is not "
-            f"a record, or one from before records had versions."
-        )
-    described = _json(file)
+    if not (path / DESCRIPTION).is_file():
+        fault = f"holds no {DESCRIPTION}, which every record has" if path.is_dir() else "no such folder"
+        raise RecordError(f"{path}: {fault}; list_runs(results_dir) lists the records that exist.")
+    described = _json(path / DESCRIPTION)
     schema = described.get("SchemaVersion")
     if not isinstance(schema, int):
         raise RecordError(f"{path}: {DESCRIPTION} names no SchemaVersion; it was not written by encoding_nb.")
@@ -174,84 +148,51 @@ def load_description(path: str | Path) -> dict[str, Any]:
 
 
 def _writer(described: Mapping[str, Any]) -> str:
-    versions = (described.get("Provenance") or {}) if isinstance(described, dict) else {}
-    versions = versions.get("versions") if isinstance(versions, dict) else None
-    return (versions if isinstance(versions, dict) else {}).get("encoding_nb", "of an unknown version")
+    """The version of encoding_nb that wrote a record."""
+    with suppress(KeyError, TypeError):
+        return described["Provenance"]["versions"]["encoding_nb"]
+    return "of an unknown version"
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(
-            f"{file.parent}: {file.name} cannot be read ({error}); the record is damaged."
-        ) from None
-    if not isinstance(value, dict):
-        raise RecordError(
-            f"{file.parent}: {file.name} holds a {type(value).__name__}, expected names and values."
-        )
-    return value
-
-
-def description_digest(described: Mapping[str, Any]) -> str:
-    """SHA-256 of what a description says, but for this digest itself."""
-    said = {name: value for name, value in described.items() if name != "DescriptionDigest"}
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def digest_of_file(file: Path) -> str:
-    """SHA-256 of a file, as `sha256sum` gives it."""
-    with file.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:  # also a number or a text in place of names with values
+        message = f"{file.parent}: {file.name} cannot be read ({error}); the record is damaged."
+        raise RecordError(message) from None
 
 
 def missing_part(path: Path, described: Mapping[str, Any], *, every_byte: bool = False) -> str:
-    """What is wrong with a record, in one sentence, or nothing.
+    """What is wrong with a record, in one sentence, or an empty text.
 
-    The description, the presence and size of all files, and the content of the small ones that are JSON;
-    `every_byte` reads all other files too, which may be gigabytes, and compares their SHA-256. Arrays have
-    checksums of their own in the archive, which are checked whenever one is read.
+    Checks the description, the presence and size of all files, and the SHA-256 of the small ones that are JSON;
+    `every_byte` reads all other files too, which may be gigabytes, and compares their SHA-256. Each array has a
+    checksum in the archive, which is checked whenever it is read.
     """
-    if fault := _description_fault(described):
-        return fault
+    for name, kind in _NEEDED.items():
+        if not isinstance(described.get(name), kind):
+            return f"{DESCRIPTION} holds no {name} as a {kind.__name__}; the record is damaged."
+    files, arrays = described["Files"], described["Arrays"]
+    absent = [name for name in NEEDED_FILES if not isinstance(files.get(name), int)]
+    absent += [name for name in _NEEDED_ARRAYS if not isinstance(arrays.get(name), dict)]
+    absent += [] if isinstance(arrays.get("surface", ""), (dict, type(None))) else ["surface"]
+    if absent:
+        return f"{DESCRIPTION} does not list {', '.join(absent)}; the record is damaged."
+    indices = [index for name, index in arrays.items() if name != "surface" and isinstance(index, dict)]
+    members = [str(member) for index in indices for member in index.values()]
+    if len(set(members)) < len(members):
+        return f"{DESCRIPTION} lists one array for two stories or regions; the record is damaged."
     digests = described.get("Digests", {})  # records of encoding_nb 0.1.0 have none
-    for name, size in described["Files"].items():
+    for name, size in files.items():
         file = path / name
         if not file.is_file():
             return f"{name} is missing; the record is not whole."
         if file.stat().st_size != size:
             return f"{name} has {file.stat().st_size:,} bytes where {size:,} were written; the record is damaged."
-        if (
-            name in digests
-            and (every_byte or name.endswith(".json"))
-            and digest_of_file(file) != digests[name]
-        ):
+        compared = name in digests and (every_byte or name.endswith(".json"))
+        if compared and digest_of_file(file) != digests[name]:
             return f"{name} has another content than was written; the record was changed, or is damaged."
     return ""
-
-
-def _description_fault(described: Mapping[str, Any]) -> str:
-    """What a description lacks, in one sentence, or nothing."""
-    written = described.get("DescriptionDigest")
-    if written is not None and written != description_digest(described):
-        return f"{DESCRIPTION} is not as it was written; it was changed by hand, or is damaged."
-    for name, kind in _NEEDED.items():
-        if not isinstance(described.get(name), kind):
-            return f"{DESCRIPTION} holds no {name} as a {kind.__name__}; the record is damaged."
-    files, arrays = described["Files"], described["Arrays"]
-    absent = [name for name in _NEEDED_FILES if not isinstance(files.get(name), int)]
-    absent += [name for name in _NEEDED_ARRAYS if not isinstance(arrays.get(name), dict)]
-    if "surface" not in arrays or not isinstance(arrays["surface"], (dict, type(None))):
-        absent.append("surface")
-    return f"{DESCRIPTION} does not list {', '.join(absent)}; the record is damaged." if absent else ""
-
-
-def fault_of(path: Path) -> str:
-    """What keeps a folder from being a whole record, in one sentence, or nothing."""
-    try:
-        return missing_part(path, load_description(path))
-    except RecordError as error:
-        return str(error)
 
 
 def read_settings(path: Path, described: Mapping[str, Any]) -> Settings:
@@ -268,3 +209,13 @@ def read_settings(path: Path, described: Mapping[str, Any]) -> Settings:
 def read_metrics(path: Path) -> dict[str, float]:
     """The summary numbers of a record; those that do not exist are NaN."""
     return {name: math.nan if v is None else v for name, v in _json(path / "metrics.json").items()}
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"trimming": {"a": 1}} as {"trimming.a": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= (
+            flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+        )
+    return flat

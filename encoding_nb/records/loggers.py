@@ -11,20 +11,18 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from ..assembly import Array
 from ..pipeline import Result
-from .load import folder_of, load_description, load_run
-from .save import metrics_by_region, save_run
+from .load import flattened, folder_of, load_description, load_run
+from .save import free_path, metrics_by_region, save_run
 
 if TYPE_CHECKING:
     from ..assembly import Assembly
@@ -68,7 +66,7 @@ class RunLog:
 def read_log(
     path: str | Path, *, run_name: str | None = None, metrics: Mapping[str, Any] | None = None
 ) -> RunLog:
-    """What there is to log of a record; `metrics` takes the place of the record's own.
+    """What is logged of a record; `metrics` takes the place of the record's own.
 
     Raises
     ------
@@ -79,39 +77,24 @@ def read_log(
     result, described = load_run(path), load_description(path)
     metrics = result.metrics if metrics is None else metrics
     scalars = {new: float(metrics[old]) for old, new in SCALARS.items() if old in metrics}
-    if result.settings.single_alpha:
-        scalars["best_alpha"] = float(np.nanmedian(metrics.get("best_alphas", result.best_alphas)))
-    histograms = {}
-    for name, mask in (("all", np.ones(len(result.scores), bool)), ("significant", result.significant)):
-        values = result.scores[mask]
-        histograms[f"correlation_histogram_data_{name}"] = values[np.isfinite(values)]
-    scalars |= _region_scalars(metrics_by_region(result))
-    return RunLog(
-        name=run_name or described["RunName"] or path.name,
-        scalars=scalars,
-        config=_config(result, described, path),
-        images={file.stem: file for file in sorted(path.glob("*.png"))},
-        histograms={name: values for name, values in histograms.items() if len(values)},
-    )
-
-
-def _region_scalars(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The finite metrics by region under the names that LITcoder gives them: {"ac_mean": ..., "ac_median": ...}."""
-    scalars = {}
-    for name, value in metrics.items():
+    for name, value in metrics_by_region(result).items():
         region, _, metric = name.rpartition("/")
         if region and metric in REGION_SCALARS and np.isfinite(value):
             plain = re.sub(r"[^\w-]", "_", region.strip()).lower()
             scalars[f"{plain}_{REGION_SCALARS[metric]}"] = float(value)
-    return scalars
-
-
-def _config(result: Result, described: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for name, value in json.loads(result.settings.to_json()).items():
-        config |= {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    if result.settings.single_alpha:
+        scalars["best_alpha"] = float(np.nanmedian(metrics.get("best_alphas", result.best_alphas)))
+    finite = np.isfinite(result.scores)
+    histograms = {"all": result.scores[finite], "significant": result.scores[finite & result.significant]}
+    config = flattened(json.loads(result.settings.to_json())) | {"record": path.name}
     known = ("Subject", "Simulated", "DataDigest", "SecondsByStage")
-    return config | {"record": path.name, **{name: described[name] for name in known}}
+    return RunLog(
+        name=run_name or described["RunName"] or path.name,
+        scalars=scalars,
+        config=config | {name: described[name] for name in known},
+        images={file.stem: file for file in sorted(path.glob("*.png"))},
+        histograms={f"correlation_histogram_data_{name}": r for name, r in histograms.items() if len(r)},
+    )
 
 
 # ---------------------------------------------------------------------- backends
@@ -127,8 +110,32 @@ def check_logger(backend: str | None) -> None:
     LoggerError
         Its package is not installed; Weights & Biases is to be used online and has no login.
     """
-    _check, _ = _backend(backend)
-    _check()
+    if backend is None or backend == "none":
+        return
+    if backend not in BACKENDS:
+        raise ValueError(f"Unknown logger {backend!r}; choose one of none, {', '.join(BACKENDS)}.")
+    # a folder of that name in the working directory, such as wandb makes for its runs, has no origin
+    if getattr(find_spec(backend), "origin", None) is None:
+        raise LoggerError(
+            f'The logger {backend!r} is not installed; run pip install "encoding_nb[{backend}]", or use '
+            f'logger_backend="none": every run is recorded in its results folder anyway.'
+        )
+    if backend == "wandb" and not _wandb_has_login():
+        raise LoggerError(
+            "Weights & Biases has no login here: run `wandb login` in a terminal, or set the environment variable "
+            "WANDB_MODE=offline before starting Python to keep its runs on this machine."
+        )
+
+
+def _wandb_has_login() -> bool:
+    """Whether wandb needs no key, or finds one where it looks: settings, environment, netrc."""
+    import wandb
+    from requests.utils import get_netrc_auth
+
+    settings = wandb.setup().settings
+    given = [getattr(settings, name, None) for name in ("api_key", "identity_token_file")]
+    given += [os.environ.get("WANDB_API_KEY"), get_netrc_auth(str(settings.base_url))]
+    return settings.mode != "online" or any(given)
 
 
 def log_run(
@@ -161,13 +168,12 @@ def log_run(
     ValueError, LoggerError
         As `check_logger`; and whatever the logger itself raises.
     """
-    check, write = _backend(backend)
-    check()
-    if write is None:
+    check_logger(backend)
+    if backend not in BACKENDS:
         return None
-    path = folder_of(path, "log_run")
     log = read_log(path, run_name=run_name, metrics=metrics)
-    return write(log, path.parent if logs_dir is None else Path(logs_dir).expanduser(), project)
+    logs = folder_of(path, "log_run").parent if logs_dir is None else Path(logs_dir).expanduser()
+    return BACKENDS[backend](log, logs, project)
 
 
 def save_and_log(
@@ -191,39 +197,19 @@ def save_and_log(
         log_run(path, backend=backend, project=project, run_name=run_name, metrics=metrics)
     except Exception as error:  # noqa: BLE001 - the run is on disk and must not be lost for its log
         warnings.warn(
-            f"The run is saved in {path}, but {backend} failed ({type(error).__name__}: {error}); mend that and "
+            f"The run is saved in {path}, but {backend} failed ({type(error).__name__}: {error}); fix that and "
             f"call encoding_nb.records.log_run({str(path)!r}, backend={backend!r}).",
             stacklevel=2,
         )
     return path
 
 
-def _backend(name: str | None) -> tuple[Callable[[], None], Callable[..., Path] | None]:
-    name = "none" if name is None else name
-    if name not in BACKENDS:
-        raise ValueError(f"Unknown logger {name!r}; choose one of {', '.join(BACKENDS)}.")
-    return BACKENDS[name]
-
-
-def _need(package: str) -> None:
-    found = find_spec(package)
-    # a folder of that name in the working directory, such as wandb makes for its runs, has no origin
-    if found is None or found.origin is None:
-        raise LoggerError(
-            f'The logger {package!r} is not installed; run pip install "encoding_nb[{package}]", or use '
-            f'logger_backend="none": every run is recorded in its results folder anyway.'
-        )
-
-
-def _check_tensorboard() -> None:
-    _need("tensorboard")
-
-
 def _log_to_tensorboard(log: RunLog, logs_dir: Path, project: str) -> Path:
     from PIL import Image
     from torch.utils.tensorboard import SummaryWriter
 
-    folder = _new_folder(logs_dir / "runs", log.name)
+    name = re.sub(r"[^\w.-]+", "_", log.name).strip(".") or "run"
+    folder = free_path(logs_dir / "runs", name)  # TensorBoard would mix two runs of one folder
     with SummaryWriter(str(folder)) as writer:
         writer.add_text("config", f"```\n{json.dumps(log.config, indent=1, default=str)}\n```", 0)
         for name, value in log.scalars.items():
@@ -236,49 +222,11 @@ def _log_to_tensorboard(log: RunLog, logs_dir: Path, project: str) -> Path:
     return folder
 
 
-def _new_folder(parent: Path, name: str) -> Path:
-    """A folder that is not there yet: TensorBoard would mix two runs of one folder."""
-    plain = re.sub(r"[^\w.-]+", "_", name).strip(".") or "run"
-    candidate, number = parent / plain, 1
-    while candidate.exists():
-        number += 1
-        candidate = parent / f"{plain}_{number}"
-    return candidate
-
-
-def _check_wandb() -> None:
-    _need("wandb")
-    import wandb
-
-    settings = wandb.setup().settings
-    if settings.mode != "online" or _has_login(settings):
-        return
-    raise LoggerError(
-        "Weights & Biases has no login here: run `wandb login` in a terminal, or set the environment variable "
-        "WANDB_MODE=offline before starting Python to keep its runs on this machine."
-    )
-
-
-def _has_login(settings: Any) -> bool:
-    """Whether there is a key where wandb looks for one: settings, environment, netrc."""
-    given = (getattr(settings, name, None) for name in ("api_key", "identity_token_file"))
-    if os.environ.get("WANDB_API_KEY") or any(given):
-        return True
-    host = urlsplit(str(settings.base_url)).hostname or ""
-    for file in (os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"):
-        try:
-            if file and netrc(str(file)).authenticators(host):
-                return True
-        except (OSError, NetrcParseError):
-            continue
-    return False
-
-
 def _log_to_wandb(log: RunLog, logs_dir: Path, project: str) -> Path:
     import wandb
 
     logs_dir.mkdir(parents=True, exist_ok=True)
-    wished = {
+    wished: dict[str, Any] = {
         "console": "off",
         "silent": True,
         "disable_git": True,
@@ -289,32 +237,19 @@ def _log_to_wandb(log: RunLog, logs_dir: Path, project: str) -> Path:
         "finish_timeout_raises": True,
     }
     known = {name: value for name, value in wished.items() if name in wandb.Settings.model_fields}
-    run = wandb.init(
+    with wandb.init(
         project=project,
         name=log.name,
         dir=str(logs_dir),
         config=dict(log.config),
         settings=wandb.Settings(**known),
         reinit="create_new",  # a run that the caller has open stays open
-    )
-    folder = Path(run.dir).parent
-    try:
-        run.log(
-            {
-                **log.scalars,
-                **{name: wandb.Histogram(values) for name, values in log.histograms.items()},
-                **{name: wandb.Image(str(file)) for name, file in log.images.items()},
-            }
-        )
-    except BaseException:
-        run.finish(exit_code=1)
-        raise
-    run.finish()
-    return folder
+    ) as run:
+        histograms = {name: wandb.Histogram(values.tolist()) for name, values in log.histograms.items()}
+        images = {name: wandb.Image(str(file)) for name, file in log.images.items()}
+        run.log({**log.scalars, **histograms, **images})
+        return Path(run.dir).parent
 
 
-BACKENDS: dict[str, tuple[Callable[[], None], Callable[..., Path] | None]] = {
-    "none": (lambda: None, None),
-    "tensorboard": (_check_tensorboard, _log_to_tensorboard),
-    "wandb": (_check_wandb, _log_to_wandb),
-}
+# what check_logger also knows, besides "none"; each is the name of the package that it needs
+BACKENDS = {"tensorboard": _log_to_tensorboard, "wandb": _log_to_wandb}

@@ -1,11 +1,11 @@
-"""Records side by side: which there are, and what sets them apart."""
+"""Lists the records of a folder, and compares runs."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,8 @@ import numpy as np
 
 from .._validation import describe
 from ..pipeline import Result
-from .load import (
-    DRAFT_NAME,
-    RECORD_NAME,
-    TIME_FORMAT,
-    folder_of,
-    load_description,
-    load_run,
-    missing_part,
-    read_metrics,
-    read_settings,
-)
+from . import load
+from .load import folder_of, load_description, load_run, missing_part, read_metrics, read_settings
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -52,13 +43,13 @@ def list_runs(results_dir: str | Path = "results", *, every_byte: bool = False) 
     Raises
     ------
     RecordError
-        A results_dir that is no path.
+        results_dir is not a path.
     """
     from pandas import DataFrame
 
     folder = folder_of(results_dir, "list_runs")
     there = folder.iterdir() if folder.is_dir() else ()
-    found = [p for p in there if RECORD_NAME.fullmatch(p.name) or DRAFT_NAME.fullmatch(p.name)]
+    found = [p for p in there if load.RECORD_NAME.fullmatch(p.name) or load.DRAFT_NAME.fullmatch(p.name)]
     found.sort(key=_age)
     settings, metrics = list(LISTED_SETTINGS), list(LISTED_METRICS)
     columns = ["run", "time", "name", "subject", *settings, *metrics, "seconds", "status", "path"]
@@ -66,7 +57,7 @@ def list_runs(results_dir: str | Path = "results", *, every_byte: bool = False) 
 
 
 def _age(path: Path) -> tuple[str, int, str]:
-    """Names tell the second; runs of one second are told apart by when their folders were written."""
+    """For sorting: the second, which the name holds, then the time at which the folder was written."""
     name = path.name.removeprefix(".")
     try:
         written = path.stat().st_mtime_ns
@@ -76,11 +67,11 @@ def _age(path: Path) -> tuple[str, int, str]:
 
 
 def _row(path: Path, *, every_byte: bool) -> dict[str, Any]:
-    row = {"run": path.name, "path": str(path)}
+    row: dict[str, Any] = {"run": path.name, "path": str(path)}
     try:
         when = path.name.removeprefix(".").split("_")[0]
-        row["time"] = datetime.strptime(when, TIME_FORMAT).replace(tzinfo=UTC)
-        if DRAFT_NAME.fullmatch(path.name):
+        row["time"] = datetime.strptime(when, load.TIME_FORMAT).replace(tzinfo=UTC)
+        if load.DRAFT_NAME.fullmatch(path.name):
             return row | {
                 "status": "unfinished: being written now, or left by a run that was killed; if none is being saved, "
                 "delete the folder"
@@ -116,33 +107,37 @@ def compare_runs(runs: Sequence[Result | str | Path] | DataFrame, *, regions: bo
     ValueError, RecordError
         Something else than runs, or fewer than two; a record that cannot be read.
     """
-    from pandas import DataFrame, MultiIndex
+    from pandas import DataFrame, concat
 
     runs = _listed(runs)
-    names = _labels(runs)
+    described = [{} if isinstance(run, Result) else load_description(run) for run in runs]
     results = [run if isinstance(run, Result) else load_run(run) for run in runs]
-    columns: dict[tuple[str, str], list[Any]] = {}
-    flat = [_flat(json.loads(result.settings.to_json())) for result in results]
-    for name in flat[0]:
-        values = [settings.get(name) for settings in flat]
-        if any(value != values[0] for value in values):
-            columns["settings", name] = values
-    digests = [_digest(run) for run in runs]
-    if len(set(digests)) > 1:
-        columns["data", "digest"] = [digest[:12] if digest else "" for digest in digests]
+    names = [each.get("RunName") for each in described]
+    if not all(names) or len(set(names)) < len(names):
+        names = [f"run {i}" if isinstance(run, Result) else Path(run).name for i, run in enumerate(runs)]
+    digests = [
+        each.get("DataDigest", result.provenance.get("data_digest"))
+        for each, result in zip(described, results, strict=True)
+    ]
+    flat = [load.flattened(json.loads(result.settings.to_json())) for result in results]
+    differing = [name for name in flat[0] if any(each[name] != flat[0][name] for each in flat)]
     shared = [
         name
         for name in results[0].metrics
         if (regions or "/" not in name) and all(name in result.metrics for result in results)
     ]
-    for name in shared:
-        columns["metrics", name] = [result.metrics[name] for result in results]
-    for name in shared:
-        columns["difference", name] = [r.metrics[name] - results[0].metrics[name] for r in results]
-    columns["maps", "r_with_first"] = [_map_correlation(results[0], result) for result in results]
-    frame = DataFrame(list(zip(*columns.values(), strict=True)), index=names)
-    frame.columns = MultiIndex.from_tuples(columns)
-    return frame
+    metrics = DataFrame([result.metrics for result in results], index=names, columns=shared)
+    maps = [_correlation(results[0], result) for result in results]
+    parts = {
+        "settings": DataFrame(flat, index=names, columns=differing),
+        "data": DataFrame({"digest": [(digest or "")[:12] for digest in digests]}, index=names),
+        "metrics": metrics,
+        "difference": metrics.apply(lambda column: column - column.iloc[0]),
+        "maps": DataFrame({"r_with_first": maps}, index=names),
+    }
+    if len(set(digests)) == 1:
+        del parts["data"]
+    return concat(parts, axis=1)
 
 
 def _listed(runs: Any) -> list[Result | str | Path]:
@@ -162,34 +157,11 @@ def _listed(runs: Any) -> list[Result | str | Path]:
     return found
 
 
-def _labels(runs: Sequence[Result | str | Path]) -> list[str]:
-    """The names that runs were given, or, where one has none or two share one, those of their folders."""
-    folders = [
-        f"run {number}" if isinstance(run, Result) else Path(run).name for number, run in enumerate(runs)
-    ]
-    given = [None if isinstance(run, Result) else load_description(run).get("RunName") for run in runs]
-    return given if all(given) and len(set(given)) == len(given) else folders
+def _correlation(first: Result, other: Result) -> float:
+    """Pearson correlation of two maps over the voxels that both have; NaN where they are of other voxels."""
+    from pandas import Series
 
-
-def _digest(run: Result | str | Path) -> str | None:
-    if isinstance(run, Result):
-        return run.provenance.get("data_digest")
-    return load_description(Path(run)).get("DataDigest")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"trimming": {"a": 1}} as {"trimming.a": 1}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def _map_correlation(first: Result, other: Result) -> float:
     if first.scores.shape != other.scores.shape:
         return math.nan
-    both = np.isfinite(first.scores) & np.isfinite(other.scores)
-    if both.sum() < 2:
-        return math.nan
     with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.corrcoef(first.scores[both], other.scores[both])[0, 1])
+        return Series(first.scores).corr(Series(other.scores), min_periods=2)

@@ -1,7 +1,7 @@
 """Ridge regression with one alpha per voxel, and the folds over which it is chosen."""
 
 from ._fit import OPERATOR_BYTES
-from ._problem import PROJECTION_BYTES, column_moments, tile_width, workers_for
+from ._problem import PROJECTION_BYTES, tile_width, workers_for
 from ._solvers import SLAB_SIDE
 from .cv import huth_alphas, nested_cv, ridge_cv
 from .folds import FOLDING_TYPES, Fold, FoldError, check_folds, make_folds
@@ -14,7 +14,6 @@ __all__ = [
     "Fold",
     "FoldError",
     "check_folds",
-    "column_moments",
     "huth_alphas",
     "make_folds",
     "nested_cv",

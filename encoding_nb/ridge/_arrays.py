@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ._solvers import Array
+from .._columns import Array
 
 
 class NumpyArrays:
     """The few operations that differ between numpy and torch, in numpy: mostly its own functions."""
 
-    # Rows up to which `inverse` is called. Small enough for one thread: on a busy machine LAPACK's threads wait
-    # for each other for a hundred times as long as the inverse of 100 rows takes.
+    # Rows up to which `inverse` is called. Few enough for one thread: on a busy machine LAPACK's threads wait for each
+    # other for a hundred times as long as the inverse of 100 rows takes.
     leaf = 64
-    # Columns whose sums are made together: their float64 copies then stay near the processor, and take less
-    # time than the pages of memory that copies of a whole tile would ask for.
+    # Columns whose sums are computed together: their float64 copies then stay in the cache, and take less time than
+    # the pages of memory that copies of a whole tile would need.
     columns_at_once = 128
     # put(array, dtype) gives an array of this library, get(array) one of numpy.
     put = get = staticmethod(np.asarray)
@@ -31,11 +31,11 @@ class NumpyArrays:
     diagonal = staticmethod(partial(np.einsum, "ii->i"))
 
     def spare_bytes(self) -> int:
-        """Memory that may be taken beyond what is always taken: none, the machine's own memory is shared."""
+        """Memory that operators may take beyond `OPERATOR_BYTES`: none, other programs share the machine's."""
         return 0
 
     def turned(self, matrix: Array) -> Array:
-        """A matrix transposed, in float64, with the values that are summed side by side."""
+        """A matrix transposed, in float64, with the values of a sum next to each other in memory."""
         return matrix.T.astype(float, order="C")
 
     def extent(self, matrix: Array) -> tuple[Array, Array]:
@@ -44,7 +44,7 @@ class NumpyArrays:
 
     def inverse(self, matrix: Array) -> Array:
         """Inverse of a small symmetric positive definite matrix."""
-        # numpy's own LAPACK, not scipy's: the two bring a pool of threads each, and taking turns they stall.
+        # numpy's LAPACK, not scipy's: each brings a pool of threads, and in turns the two slow each other down.
         inverse = np.linalg.inv(matrix)
         return (inverse + inverse.T) / 2
 
@@ -52,7 +52,7 @@ class NumpyArrays:
 class TorchArrays:
     """The same operations in torch, for a CUDA device (or torch's CPU, in tests)."""
 
-    # Many small steps wait for their launch there, and one Cholesky decomposition does not.
+    # One Cholesky decomposition is faster there than many small steps, each of which waits for its launch.
     leaf = 8192
     columns_at_once = 1_000_000
 
@@ -61,10 +61,12 @@ class TorchArrays:
         import torch
 
         self.torch, self.device = torch, device
-        self.vecdot, self.stack, self.empty_like = torch.linalg.vecdot, torch.stack, torch.empty_like
+        self.vecdot, self.eigh = torch.linalg.vecdot, torch.linalg.eigh
+        self.stack, self.empty_like, self.diagonal = torch.stack, torch.empty_like, torch.diagonal
+        self.empty = partial(torch.empty, device=device)
 
     def spare_bytes(self) -> int:
-        """A third of what is free on the GPU: another pass over Y costs more there than its memory."""
+        """A third of the GPU's free memory: another pass over Y costs more there than its memory."""
         return self.torch.cuda.mem_get_info(self.device)[0] // 3 if self.device.startswith("cuda") else 0
 
     def put(self, array: Any, dtype: Any) -> Any:
@@ -79,7 +81,7 @@ class TorchArrays:
         return array[:, self.put(columns, np.int64)]
 
     def get(self, array: Any) -> Array:
-        """Tensor back in numpy."""
+        """Tensor as an array of numpy."""
         return array.cpu().numpy()
 
     def turned(self, matrix: Any) -> Any:
@@ -91,16 +93,8 @@ class TorchArrays:
         low, high = self.torch.aminmax(matrix, dim=1)
         return self.get(low), self.get(high)
 
-    def eigh(self, matrix: Any) -> tuple[Any, Any]:
-        """Eigenvalues and eigenvectors of a symmetric matrix."""
-        return self.torch.linalg.eigh(matrix)
-
-    def empty(self, shape: tuple[int, int], dtype: Any) -> Any:
-        """A tensor to be filled, of torch's `dtype`, on the device."""
-        return self.torch.empty(shape, dtype=dtype, device=self.device)
-
     def product(self, one: Any, other: Any, out: Any = None) -> Any:
-        """one @ other, written into `out` where it is given; in full float32, whatever torch may do elsewhere."""
+        """one @ other, written into `out` where it is given; in full float32, whatever torch is set to elsewhere."""
         chosen = self.torch.get_float32_matmul_precision()
         if chosen == "highest":
             return self.torch.matmul(one, other, out=out)
@@ -110,10 +104,6 @@ class TorchArrays:
         finally:
             self.torch.set_float32_matmul_precision(chosen)
 
-    def diagonal(self, matrix: Any) -> Any:
-        """Diagonal as a view that can be written to."""
-        return matrix.diagonal()
-
     def inverse(self, matrix: Any) -> Any:
         """Inverse of a small symmetric positive definite matrix."""
         return self.torch.cholesky_inverse(self.torch.linalg.cholesky(matrix))
@@ -122,19 +112,19 @@ class TorchArrays:
 def arrays_on(device: str) -> NumpyArrays | TorchArrays:
     """numpy for "cpu", torch for "cuda" or "cuda:<number>".
 
-    Raises:
-        ValueError: the device is neither, or CUDA is not there.
+    Raises
+    ------
+    ValueError
+        The device is neither, or CUDA is not available.
     """
     if device == "cpu":
         return NumpyArrays()
-    if not device.startswith("cuda"):
+    if not isinstance(device, str) or not device.startswith("cuda"):
         raise ValueError(f'device must be "cpu" or "cuda", got {device!r}.')
     try:
         import torch
     except ImportError as error:
         raise ValueError(f'device={device!r} needs PyTorch: install torch, or use device="cpu".') from error
     if not torch.cuda.is_available():
-        raise ValueError(
-            f'device={device!r} was asked for, but torch finds no CUDA device: use device="cpu".'
-        )
+        raise ValueError(f'device={device!r}: torch finds no CUDA device; use device="cpu".')
     return TorchArrays(device)

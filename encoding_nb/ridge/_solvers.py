@@ -1,4 +1,4 @@
-"""The linear algebra of a ridge fit: held-out operators, refits, and the arrays (numpy or torch) for them.
+"""The linear algebra of a ridge fit: operators that predict held-out rows, and decompositions for the refit.
 
 Ridge predictions are linear in the responses. For one fold and one alpha there is a matrix, here called an
 operator, that turns the training responses into the held-out predictions of every voxel at once. Building the
@@ -17,15 +17,15 @@ below) take a singular value decomposition of the fold's own training rows inste
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse.linalg import eigsh
 
-Array = NDArray[Any]
+from .._columns import Array, slices
+
 # Below this ratio of alpha to the largest eigenvalue the inverses keep fewer than six digits.
 HARD_RATIO = 1e-9
 # Predictions are scored in slabs of about this many voxels by as many values of some alphas: small enough to
@@ -61,7 +61,7 @@ class Basis(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A fold's rows: train, test, all but train (`out`), and where in `out` the test rows stand."""
+    """A fold's rows: train, test, all but train (`out`), and the places of the test rows in `out`."""
 
     train: Array
     test: Array
@@ -79,7 +79,7 @@ def fold_rows(train: Array, test: Array, n_rows: int) -> Rows:
 def largest_eigenvalue(gram: Array) -> float:
     """Largest eigenvalue of a symmetric matrix with no negative eigenvalues; 0 of one that is all zero."""
     if not gram.any():
-        return 0.0  # the iteration below cannot start in a matrix that sends every vector to nothing
+        return 0.0  # the iteration below cannot start with a matrix that maps every vector to 0
     if len(gram) < 64:
         return float(np.linalg.eigvalsh(gram)[-1])
     # A fixed start makes the result repeatable; a constant one is in the null space when X is centred.
@@ -109,7 +109,7 @@ def spd_inverse(matrix: Any, xp: Any, penalty: float = 0.0) -> Any:
 
 
 def last_inverse(gram: Any, xp: Any) -> Callable[[float], Any]:
-    """Function from a penalty to (gram + penalty I)^-1 that keeps its last answer: the folds share it."""
+    """Function from a penalty to (gram + penalty I)^-1; it keeps the last inverse, which the folds share."""
     kept: dict[float, Any] = {}
 
     def inverse_at(penalty: float) -> Any:
@@ -126,7 +126,7 @@ def dual_operator(
 ):
     """Held-out operator (n_test, n_train) from the rows' Gram matrix XX'.
 
-    `shared` says that other folds want the same penalty, so the inverse over all rows is worth having.
+    `shared`: other folds use the same penalty, so the inverse over all rows is worth its time.
     """
     if shared and len(rows.out) <= len(rows.train):
         P = inverse_at(penalty)
@@ -176,20 +176,22 @@ def thin_svd(X: Array) -> tuple[Array, Array, Array]:
     return U[:, keep], s[keep], Vt[keep].T
 
 
-def hard_operators(X: Array, rows: Rows, penalties: Array) -> Array:
-    """Held-out operators (n_penalties, n_test, n_train) that stay exact for penalties near zero."""
-    U, s, V = thin_svd(X[rows.train])
-    test = X[rows.test] @ V
-    return np.stack([(test * (s / (s**2 + penalty))) @ U.T for penalty in penalties])
+def hard_operators(X: Array, rows: Rows, penalties: Array) -> Iterator[Array]:
+    """Held-out operator (n_test, n_train) of each penalty, exact for penalties near zero, too."""
+    if len(penalties):
+        U, s, V = thin_svd(X[rows.train])
+        test = X[rows.test] @ V
+    for penalty in penalties:
+        yield (test * (s / (s**2 + penalty))) @ U.T
 
 
 def settle(matrix: Any, center: bool, dtype: Any, xp: Any) -> tuple[Any, float]:
     """Operator with centred rows where asked, scaled to a largest entry of 1 and cast; and the scale.
 
-    Correlation ignores the mean and the scale of predictions: taking the mean here is free for every voxel,
-    and the scale keeps the squares of tiny predictions (huge alphas) inside float32. What centring leaves of
-    an operator whose rows are all alike is rounding noise; it becomes zero. `matrix` is worked on in place: a
-    copy would cost as much in new pages of memory as the sums.
+    Correlation ignores the mean and the scale of predictions: centring here costs nothing for each voxel, and the
+    scale keeps the squares of tiny predictions (huge alphas) inside float32. Centring leaves only rounding errors of
+    an operator whose rows are all equal; it becomes zero. `matrix` is changed in place: a copy would cost as much in
+    new pages of memory as the sums.
     """
     # The largest absolute value, without an array of absolute values.
     size = scale = max(float(matrix.max()), -float(matrix.min()))
@@ -213,8 +215,8 @@ def ridge_sums(operators: Operators, inputs: Any, held_out: Any, xp: Any) -> tup
     crossed, squared = np.empty((2, n_alphas, n_voxels))
     some = min(n_alphas, max(1, round(SLAB_SIDE / n_test)))
     slab = min(n_voxels, max(16, SLAB_SIDE**2 // (some * n_test)))
-    # One buffer for all slabs: memory that is asked for anew costs a tenth of the product in page faults.
-    buffer = xp.empty((slab * some * n_test, 1), inputs.dtype)
+    # One buffer for all slabs: new memory for each costs a tenth of the product in page faults.
+    buffer = xp.empty((slab * some * n_test, 1), dtype=inputs.dtype)
     for alphas in slices(n_alphas, some):
         flat = operators.matrices[alphas].reshape(-1, n_inputs).T
         for part in slices(n_voxels, slab):
@@ -228,15 +230,9 @@ def ridge_sums(operators: Operators, inputs: Any, held_out: Any, xp: Any) -> tup
     return crossed * scale, squared * scale**2
 
 
-def eigen_basis(X: Any, xp: Any) -> tuple[Any, Any, Any]:
-    """Eigenvalues of X'X, its eigenvectors Q, and XQ, all float64."""
-    eigenvalues, Q = xp.eigh(X.T @ X)
-    return eigenvalues.clip(0.0), Q, X @ Q
-
-
-def dual_basis(X: Any, penalties: Array, dtype: Any, xp: Any) -> Basis:
-    """Refit from the eigenvectors of XX': weights = (X'U) (gains * U'Y)."""
-    eigenvalues, U = xp.eigh(X @ X.T)
+def dual_basis(X: Any, gram: Any, penalties: Array, dtype: Any, xp: Any) -> Basis:
+    """Refit from the eigenvectors U of XX' (`gram`): weights = (X'U) (gains * U'Y)."""
+    eigenvalues, U = xp.eigh(gram)
     gains = 1.0 / (eigenvalues.clip(0.0) + xp.put(penalties, float)[:, None])
     return Basis(xp.put(U, dtype), X.T @ U, xp.put(gains, dtype))
 
@@ -245,8 +241,3 @@ def svd_basis(X: Array, penalties: Array, dtype: Any, xp: Any) -> Basis:
     """Refit from the singular vectors of X, exact for penalties near zero."""
     U, s, V = thin_svd(X)
     return Basis(xp.put(U, dtype), xp.put(V, float), xp.put(s / (s**2 + penalties[:, None]), dtype))
-
-
-def slices(n: int, width: int) -> list[slice]:
-    """Consecutive slices of at most `width` that cover range(n)."""
-    return [slice(start, min(start + width, n)) for start in range(0, n, width)]

@@ -1,22 +1,30 @@
-"""Ridge with cross-validated alphas, plain and nested; what it refuses before any fitting."""
+"""Ridge regression with alphas chosen by cross-validation, plain and nested.
+
+An alpha is the penalty alpha * ||w||^2 next to the sum of squared errors, as scikit-learn counts it. The alpha of the
+Huth lab and of LITcoder is its square root: see `huth_alphas`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import signature
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .._columns import Array, constant_columns, mean_of_defined, moments, slices
+from .._files import new_file
 from .._progress import Count, ignore
+from .._validation import check_choice, check_whole, describe
 from . import _arrays, _solvers
 from ._fit import RidgeResult, solve, weights_array
-from ._problem import Array, Fit, column_moments, is_flat, read_responses, tile_width, workers_for
-from .folds import Fold, check_folds, make_folds
+from ._problem import Fit, read_responses, tile_width, workers_for
+from .folds import Fold, check_folds, check_groups, make_folds
 
 
 def check_options(
@@ -26,15 +34,14 @@ def check_options(
     tile: int | None = None,
     **_: Any,
 ) -> None:
-    """Refuse options that cannot be; the others of `ridge_cv` have checks of their own."""
-    if on_nan not in ("raise", "skip"):
-        raise ValueError(f'on_nan must be "raise" or "skip", got {on_nan!r}.')
+    """Refuse invalid options; the others of `ridge_cv` are checked where they are used."""
+    check_choice(on_nan, "on_nan", ("raise", "skip"))
     if np.dtype(dtype) not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise ValueError(f"dtype must be float32 or float64, got {np.dtype(dtype)}.")
     if not (isinstance(prediction_floor, Real) and prediction_floor >= 0):
         raise ValueError(f"prediction_floor must be 0 or more, got {prediction_floor!r}.")
-    if tile is not None and not (isinstance(tile, Integral) and tile >= 1):
-        raise ValueError(f"tile must be 1 voxel or more and a whole number, got {tile!r}.")
+    if tile is not None:
+        check_whole(tile, "tile", least=1)
 
 
 def check_alphas(alphas: ArrayLike) -> Array:
@@ -57,38 +64,34 @@ def _as_numbers(values: Any, name: str) -> Array:
 
 
 def check_features(X: ArrayLike, name: str) -> Array:
-    """Features (n_rows, n_columns) float64 and finite; else a ValueError that counts and places the others."""
+    """Features (n_rows, n_columns) float64 and finite; else a ValueError that counts and locates the others."""
     array = _as_numbers(X, name)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{name} must be (rows, columns) with at least one of each, got shape {array.shape}."
-        )
+        raise ValueError(f"{name} must be (rows, columns), one or more of each, got shape {array.shape}.")
     bad = ~np.isfinite(array)
     if bad.any():
-        columns = np.flatnonzero(bad.any(axis=0))
+        columns, rows = np.flatnonzero(bad.any(axis=0)), np.flatnonzero(bad.any(axis=1))
         raise ValueError(
-            f"{name} must be finite, got {bad.sum()} NaN or infinite values in {len(columns)} of "
-            f"{array.shape[1]} columns (first {columns[0]}) and {bad.any(axis=1).sum()} rows "
-            f"(first {bad.any(axis=1).argmax()}): "
-            "look at the features of that row's story."
+            f"{name} must be finite, got {bad.sum()} NaN or infinite values in {len(columns)} of {array.shape[1]} "
+            f"columns (first {columns[0]}) and {len(rows)} rows (first {rows[0]}): look at the features of that "
+            "row's story."
         )
     return array
 
 
 def check_responses(X: Array, Y: Any, x_name: str, y_name: str) -> None:
-    """Refuse responses that are no numbers by rows and voxels, or with other rows than the features."""
-    if not hasattr(Y, "shape") or len(Y.shape) != 2 or Y.shape[1] == 0:
-        raise ValueError(
-            f"{y_name} must be an array (rows, voxels), got {getattr(Y, 'shape', type(Y).__name__)}."
-        )
+    """Refuse responses that are not numbers by rows and voxels, or whose rows are not those of the features."""
+    expected = f"{y_name} must be an array (rows, voxels) of numbers"
     if hasattr(Y, "iloc"):  # a table gives columns by name, not by number
-        raise ValueError(f"{y_name} must be an array (rows, voxels), got a table: pass {y_name}.to_numpy().")
+        raise ValueError(f"{expected}, got a table: pass {y_name}.to_numpy().")
+    shape = tuple(getattr(Y, "shape", ()))
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"{expected}, got {describe(Y)} of shape {shape}.")
     if getattr(getattr(Y, "dtype", None), "kind", "f") not in "biuf":
-        raise ValueError(f"{y_name} must be numbers, got dtype {Y.dtype}: try {y_name}.astype(np.float32).")
-    if len(X) != Y.shape[0]:
+        raise ValueError(f"{expected}, got dtype {Y.dtype}: try {y_name}.astype(np.float32).")
+    if len(X) != shape[0]:
         raise ValueError(
-            f"{x_name} and {y_name} must have the same rows, got {x_name} {X.shape} and "
-            f"{y_name} {tuple(Y.shape)}: "
+            f"{x_name} and {y_name} must have the same rows, got {x_name} {X.shape} and {y_name} {shape}: "
             "check the trimming of features and responses, story by story."
         )
 
@@ -105,27 +108,8 @@ def check_test(X: Array, Y: Any, X_test: ArrayLike | None, Y_test: Any) -> Array
     if Y_test is not None:
         check_responses(test, Y_test, "X_test", "Y_test")
         if Y_test.shape[1] != Y.shape[1]:
-            raise ValueError(
-                f"Y_test must have the {Y.shape[1]} voxels of Y, got shape {tuple(Y_test.shape)}."
-            )
+            raise ValueError(f"Y_test must have the {Y.shape[1]} voxels of Y, got shape {Y_test.shape}.")
     return test
-
-
-class RowsOf:
-    """Some rows of responses, read by columns."""
-
-    def __init__(self, Y: Any, rows: Array) -> None:
-        """Take the rows numbered `rows` of Y (all rows, n_voxels)."""
-        self.Y, self.rows = Y, rows
-        self.shape = (len(rows), Y.shape[1])
-
-    def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        """All of these rows, in a slice of columns."""
-        return np.asarray(self.Y[:, index[1]])[self.rows]
-
-
-# What nested cross-validation gives each fit itself, or has no place for in its result.
-ONE_FIT_OPTIONS = {"X_test", "Y_test", "folds", "weights_path", "return_all_scores", "derived"}
 
 
 def ridge_cv(
@@ -133,7 +117,7 @@ def ridge_cv(
     Y: Any,
     *,
     alphas: ArrayLike,
-    folds: Sequence[Fold],
+    folds: Iterable[Any],
     X_test: ArrayLike | None = None,
     Y_test: Any = None,
     single_alpha: bool = False,
@@ -151,64 +135,83 @@ def ridge_cv(
     tile: int | None = None,
     dtype: Any = np.float32,
     device: str = "cpu",
-    derived: dict[str, Any] | None = None,
     progress: Count | None = None,
 ) -> RidgeResult:
     """Choose alphas by cross-validation, refit on all rows, predict the test rows.
 
-    Args:
-        X: (n_rows, n_columns) features, one row per TR.
-        Y: (n_rows, n_voxels) responses; anything with `.shape` and `[:, start:stop]` (array, memmap, h5py
-            dataset).
-        alphas: (n_alphas,) positive, in scikit-learn's convention (`huth_alphas` converts LITcoder's).
-        folds: inner folds, from `make_folds` or given: pairs of row numbers, also from a generator. The
-            refit uses all rows, also those that are in no fold.
-        X_test: (n_test_rows, n_columns) rows to predict with the refit.
-        Y_test: (n_test_rows, n_voxels) responses to correlate the predictions with.
-        single_alpha: one alpha for all voxels, by the mean score over voxels.
-        use_corr: select by correlation; False selects by R2.
-        normalpha: alphas are in units of the largest eigenvalue of X'X over the rows that are fitted: each
-            fold's own training rows, then all rows. With `alphas=huth_alphas(a)` this is LITcoder's
-            `normalpha`.
-        prediction_floor: added to the standard deviation of held-out predictions when alphas are compared by
-            correlation, in units of Y as it is fitted. 0 is the plain correlation; with 1e-8, LITcoder's value,
-            an alpha so large that predictions vanish scores 0 instead of the correlation of a vanishing signal.
-        standardize_X, standardize_Y: z-score by mean and standard deviation of the rows of X and Y, the test
-            rows by the same numbers. Predictions are in the units of Y, weights those of z-scored values.
-        return_weights: keep the refit's weights.
-        weights_path: write the weights to this .npy file and return them as a memory map.
-        weights_memory: bytes of weights to hold in memory; larger ones come as a memory map of a temporary
-            file, and the result says so. None takes half of the memory that the machine has free.
-        return_predictions: False keeps only the correlations.
-        return_all_scores: keep the scores of every alpha.
-        on_nan: "raise" refuses voxels with NaN or infinite values in Y or Y_test; "skip" leaves them out,
-            scored NaN.
-        tile: voxels read and scored together; None for tiles of up to about 64 MB. On the CPU as many tiles
-            are worked on at once as BLAS may use threads, with BLAS at one thread in the whole process
-            between the first step on the tiles and the last.
-        dtype: of the products with Y, float32 or float64.
-        device: "cpu", or "cuda" for products and inverses in torch.
-        derived: an empty dict, for the first of several fits of one X: it is filled with what follows from X
-            without Y (X'X's eigenvectors or XX', and the last operators of the folds and of the test rows, each
-            up to half a GB), and a later fit that is given it again and the same X, unchanged, takes them from
-            there. With another X or device it starts afresh.
-        progress: called with (done, total) after each step, in units that stand for about equal times, in the
-            thread of the caller. What it raises, such as `Cancelled`, ends the fit and is raised to the caller.
+    The model has no intercept: X and Y should have mean 0, as z-scored stories have, or set `standardize_X` and
+    `standardize_Y`.
 
-    Returns:
-        RidgeResult. Scores are means over the folds in which the voxel varies. Among alphas that tie to
-        within rounding, the largest is chosen.
+    Parameters
+    ----------
+    X : array, (n_rows, n_columns)
+        Features, one row per TR.
+    Y : array, (n_rows, n_voxels)
+        Responses; anything with `.shape` and `[:, start:stop]` (array, memmap, h5py data set).
+    alphas : array, (n_alphas,)
+        Positive, in scikit-learn's convention (`huth_alphas` converts LITcoder's).
+    folds : pairs of row numbers
+        Inner folds, from `make_folds` or your own, also from a generator. The refit uses all rows, also those that are
+        in no fold.
+    X_test : array, (n_test_rows, n_columns), optional
+        Rows to predict with the refit.
+    Y_test : array, (n_test_rows, n_voxels), optional
+        Responses to correlate the predictions with.
+    single_alpha : bool
+        One alpha for all voxels, by the mean score over voxels.
+    use_corr : bool
+        Select by correlation; False selects by R2.
+    normalpha : bool
+        Alphas are in units of the largest eigenvalue of X'X over the rows that are fitted: each fold's training
+        rows, then all rows. With `alphas=huth_alphas(a)` this is LITcoder's `normalpha`.
+    prediction_floor : float
+        Added to the standard deviation of held-out predictions when alphas are compared by correlation, in units of Y
+        as it is fitted. 0 is the plain correlation; with 1e-8, LITcoder's value, an alpha so large that predictions
+        vanish scores 0 instead of the correlation of a vanishing signal.
+    standardize_X, standardize_Y : bool
+        z-score by mean and standard deviation of the rows of X and Y, the test rows by the same numbers. Predictions
+        are in the units of Y, weights in those of z-scored values.
+    return_weights : bool
+        Keep the refit's weights.
+    weights_path : path, optional
+        Write the weights to this .npy file and return them as a memory map.
+    weights_memory : int, bytes, optional
+        Largest weights to hold in memory; larger ones become a memory map of a temporary file, and the result says
+        so. None: half of the free memory.
+    return_predictions : bool
+        False keeps only the correlations.
+    return_all_scores : bool
+        Keep the scores of every alpha.
+    on_nan : "raise" or "skip"
+        Refuse voxels with NaN or infinite values in Y or Y_test, or leave them out, scored NaN.
+    tile : int, voxels, optional
+        Voxels that are read and scored together; None for tiles of up to about 64 MB. On the CPU, as many tiles are
+        worked on at once as BLAS may use threads, with BLAS at one thread in the whole process meanwhile.
+    dtype : float32 or float64
+        Type of the products with Y.
+    device : "cpu" or "cuda"
+        Where products and inverses are computed; "cuda" uses torch.
+    progress : function, optional
+        Called with (done, total) after each step, in units that take about equal times, in the caller's thread. An
+        exception from it, such as `Cancelled`, ends the fit and reaches the caller.
 
-    Raises:
-        ValueError: before any fitting, where shapes, folds, alphas or options do not fit together, values are
-            not finite or beyond float32, or weights fit neither into memory nor onto the disk.
+    Returns
+    -------
+    RidgeResult. Scores are means over the folds in which the voxel varies. Among alphas that tie within rounding, the
+    largest is chosen.
+
+    Raises
+    ------
+    ValueError
+        Before any fitting, where shapes, folds, alphas or options do not fit together, values are not finite or beyond
+        float32, or weights fit neither into memory nor onto the disk.
     """
     check_options(on_nan, dtype, prediction_floor, tile)
-    X = check_features(X, "X") if derived is None else _features_of(X, (device, standardize_X), derived)
+    X = check_features(X, "X")
     check_responses(X, Y, "X", "Y")
     test = check_test(X, Y, X_test, Y_test)
     if standardize_X:
-        mean, spread = column_moments(X)
+        mean, spread = moments(X)
         X, test = (X - mean) / spread, None if test is None else (test - mean) / spread
     n_workers = workers_for(*Y.shape) if device == "cpu" else 1
     fit = Fit(
@@ -226,68 +229,58 @@ def ridge_cv(
         standardize_Y=standardize_Y,
         dtype=np.dtype(dtype),
         xp=_arrays.arrays_on(device),
-        tile=tile or tile_width(*Y.shape, n_workers),
+        tile=tile or tile_width(Y.shape[0], Y.shape[1], n_workers),
         n_workers=n_workers,
-        derived=derived,
     )
-    return solve(
-        fit,
-        keep_weights=return_weights,
-        weights_path=weights_path,
-        weights_memory=weights_memory,
-        keep_predictions=return_predictions,
-        all_scores=return_all_scores,
-        progress=progress or ignore,
+    results = partial(
+        solve, fit, predictions=return_predictions, all_scores=return_all_scores, progress=progress or ignore
     )
-
-
-def _features_of(X: ArrayLike, how: tuple, derived: dict[str, Any]) -> Array:
-    """X checked and in float64; `derived` emptied where it is of another X or was used in another way."""
-    (given, known), checked = derived.get("X", ((None, None), None))
-    if given is not X or known != how:
-        derived.clear()
-        checked = check_features(X, "X")
-        derived["X"] = ((X, how), checked)
-    return checked
+    shape = (X.shape[1], Y.shape[1])
+    if weights_path is None:
+        return results(weights=weights_array(shape, fit.dtype, weights_memory) if return_weights else None)
+    with new_file(Path(weights_path)) as draft:
+        weights = np.lib.format.open_memmap(draft, mode="w+", dtype=fit.dtype, shape=shape)
+        found = results(weights=weights)
+        weights.flush()
+    return replace(found, weights=np.load(weights_path, mmap_mode="r"))
 
 
 def huth_alphas(a: ArrayLike, *, largest_singular_value: float = 1.0) -> Array:
     """Alphas in this package's convention from those of LITcoder and the Huth lab.
 
-    Their ridge damps singular values by S / (S^2 + a^2) where scikit-learn has S / (S^2 + alpha), so
-    alpha = a^2; with their `normalpha`, alpha = (a * S_max)^2. Their normalpha takes S_max of each fold's own
-    training rows: to do that too, leave `largest_singular_value` at 1 and pass `normalpha=True` to
-    `ridge_cv`.
+    Their ridge damps singular values by S / (S^2 + a^2) where scikit-learn has S / (S^2 + alpha), so alpha = a^2; with
+    their `normalpha`, alpha = (a * S_max)^2. Their normalpha takes S_max of each fold's training rows: for the same,
+    leave `largest_singular_value` at 1 and pass `normalpha=True` to `ridge_cv`.
     """
     return (np.asarray(a, dtype=float) * largest_singular_value) ** 2
 
 
-def largest_singular_value(X: ArrayLike) -> float:
-    """Largest singular value of X (n_rows, n_columns), in float64."""
-    X = np.asarray(X, dtype=float)
-    return float(np.sqrt(_solvers.largest_eigenvalue(X @ X.T if len(X) <= X.shape[1] else X.T @ X)))
+# ---------------------------------------------------------------------- nested cross-validation
 
-
-# --- nested cross-validation ------------------------------------------------------------------------------
+# Options that nested cross-validation sets for each fit, or that have no place in its result.
+ONE_FIT_OPTIONS = {"X_test", "Y_test", "folds", "weights_path", "return_all_scores"}
+# Voxel numbers of a result that are collected from the fits of all outer folds.
+VOXEL_LISTS = ("constant_voxels", "skipped_voxels", "unscored_voxels", "constant_test_voxels")
 
 
 @dataclass(frozen=True)
 class NestedResult:
-    """What `nested_cv` found. Entries by voxel are in the order of Y's columns.
+    """Result of `nested_cv`. Entries by voxel are in the order of Y's columns.
 
-    Attributes:
-        predictions: (n_rows, n_voxels) of each row from the fold that held it out, in the units of Y; NaN in
-            rows that no fold scores; None where they were not asked for.
-        correlations: (n_voxels,) mean over the outer folds in which the voxel varies.
-        fold_correlations: (n_outer_folds, n_voxels).
-        fold_alphas: (n_outer_folds, n_voxels) chosen alphas.
-        weights: (n_columns, n_voxels) mean over the outer folds, or None; a memory map where memory is short.
-        folds: the outer folds.
-        constant_voxels: numbers of voxels that do not vary over the training rows of some outer fold.
-        skipped_voxels: numbers of voxels with NaN or infinite values that were left out.
-        unscored_voxels: numbers of voxels that no inner fold of some outer fold could score.
-        constant_test_voxels: numbers of voxels that do not vary over the held-out rows of some outer fold.
-        constant_columns: numbers of the columns of X that do not vary.
+    Attributes
+    ----------
+    predictions : (n_rows, n_voxels), of each row from the fold that held it out, in the units of Y; NaN in rows that no
+        fold scores; None where they were not wanted
+    correlations : (n_voxels,), mean over the outer folds in which the voxel varies
+    fold_correlations : (n_outer_folds, n_voxels)
+    fold_alphas : (n_outer_folds, n_voxels), chosen alphas
+    weights : (n_columns, n_voxels), mean over the outer folds, or None; a memory map where memory is short
+    folds : the outer folds
+    constant_voxels : numbers of voxels that are constant over the training rows of some outer fold
+    skipped_voxels : numbers of voxels with NaN or infinite values that were left out
+    unscored_voxels : numbers of voxels that no inner fold of some outer fold could score
+    constant_test_voxels : numbers of voxels that are constant over the held-out rows of some outer fold
+    constant_columns : numbers of the columns of X that are constant
     """
 
     predictions: Array | None = field(repr=False)
@@ -303,12 +296,25 @@ class NestedResult:
     constant_columns: Array
 
 
+class RowsOf:
+    """Some rows of responses, read by columns."""
+
+    def __init__(self, Y: Any, rows: Array) -> None:
+        """Take the rows numbered `rows` of Y (all rows, n_voxels)."""
+        self.Y, self.rows = Y, rows
+        self.shape = (len(rows), Y.shape[1])
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        """All of these rows, in a slice of columns."""
+        return np.asarray(self.Y[:, index[1]])[self.rows]
+
+
 def nested_cv(
     X: ArrayLike,
     Y: Any,
     *,
     alphas: ArrayLike,
-    outer_folds: Sequence[Fold],
+    outer_folds: Iterable[Any],
     inner_folds: Callable[[Array], Iterable[Any]] | Sequence[Iterable[Any]] | None = None,
     folding_type: str = "chunked",
     n_inner_folds: int = 5,
@@ -321,28 +327,39 @@ def nested_cv(
 ) -> NestedResult:
     """Predict every row from a fit that has not seen its outer fold; alphas by inner folds.
 
-    Args:
-        X: (n_rows, n_columns) features.
-        Y: (n_rows, n_voxels) responses, also a memory map or HDF5 data set.
-        alphas: (n_alphas,) as for `ridge_cv`.
-        outer_folds: pairs of row numbers; hold out stories with `make_folds(..., folding_type="group")`.
-        inner_folds: folds of positions in the (n_train,) row numbers that an outer fold trains on: a function
-            from these numbers to the folds, or a list with the folds of each outer fold; None makes them with
-            the following options, which are those of `make_folds`.
-        folding_type, n_inner_folds, chunk_length, trim_size, seed: inner folds.
-        groups: (n_rows,) story of each row, for the inner folds.
-        progress: called with (done, total) after each step, as by `ridge_cv`.
-        options: any of `ridge_cv` but those of one fit alone (X_test, Y_test, folds, weights_path,
-            return_all_scores, derived). `standardize_X` and `standardize_Y` take each outer fold's training
-            rows.
+    Parameters
+    ----------
+    X : array, (n_rows, n_columns)
+        Features.
+    Y : array, (n_rows, n_voxels)
+        Responses, also a memory map or HDF5 data set.
+    alphas : array, (n_alphas,)
+        As for `ridge_cv`.
+    outer_folds : pairs of row numbers
+        Hold out stories with `make_folds(..., folding_type="group")`.
+    inner_folds : function, list of folds or None
+        Folds of positions in the (n_train,) row numbers that an outer fold trains on: a function from these numbers to
+        the folds, or a list with the folds of each outer fold; None makes them with the following options, which are
+        those of `make_folds`.
+    folding_type, n_inner_folds, chunk_length, trim_size, seed
+        Of the inner folds.
+    groups : array, (n_rows,), optional
+        Story of each row, for the inner folds.
+    progress : function, optional
+        Called with (done, total) after each step, as by `ridge_cv`.
+    options
+        Any of `ridge_cv` except those of a single fit (X_test, Y_test, folds, weights_path, return_all_scores).
+        `standardize_X` and `standardize_Y` use each outer fold's training rows.
 
-    Returns:
-        NestedResult.
+    Returns
+    -------
+    NestedResult
 
-    Raises:
-        ValueError: as `ridge_cv`, before any fitting, for options of one fit alone, and for a list of inner folds
-            whose length is not that of `outer_folds`; messages about inner folds count rows of the outer fold's
-            training set.
+    Raises
+    ------
+    ValueError
+        As `ridge_cv`, before any fitting, for options of a single fit, and for a list of inner folds whose length is
+        not that of `outer_folds`; messages about inner folds count rows of the outer fold's training set.
     """
     if refused := sorted(ONE_FIT_OPTIONS & set(options)):
         raise ValueError(
@@ -357,9 +374,7 @@ def nested_cv(
     X = check_features(X, "X")
     check_responses(X, Y, "X", "Y")
     outer = check_folds(outer_folds, len(X))
-    labels = None if groups is None else np.asarray(groups)
-    if labels is not None and labels.shape != (len(X),):
-        raise ValueError(f"groups must hold one label per row, shape ({len(X)},); got shape {labels.shape}.")
+    labels = check_groups(groups, len(X))
     if inner_folds is None:
         inner = [
             make_folds(
@@ -376,27 +391,21 @@ def nested_cv(
     elif callable(inner_folds):
         inner = [inner_folds(fold.train) for fold in outer]
     else:
-        inner = _one_for_each(inner_folds, len(outer))
+        inner = list(inner_folds) if np.iterable(inner_folds) and not isinstance(inner_folds, str) else None
+        if inner is None or len(inner) != len(outer):
+            got = repr(inner_folds) if inner is None else f"a list of {len(inner)}"
+            raise ValueError(
+                f"inner_folds must hold one list of folds for each of the {len(outer)} outer folds, got {got}: pass "
+                "such a list, a function from an outer fold's training rows to its inner folds, or None."
+            )
     fits = [(fold, check_folds(folds, len(fold.train))) for fold, folds in zip(outer, inner, strict=True)]
     return _nested(X, Y, fits, {"alphas": alphas, **options}, progress or ignore)
-
-
-def _one_for_each(inner_folds: Any, n_outer: int) -> list[Any]:
-    """Given inner folds as a list, one entry for each outer fold; else a ValueError."""
-    given = None if isinstance(inner_folds, str) or not np.iterable(inner_folds) else list(inner_folds)
-    if given is None or len(given) != n_outer:
-        got = repr(inner_folds) if given is None else f"a list of {len(given)}"
-        raise ValueError(
-            f"inner_folds must hold one list of folds for each of the {n_outer} outer folds, got {got}: pass such a "
-            "list, a function from an outer fold's training rows to its inner folds, or None."
-        )
-    return given
 
 
 def _nested(
     X: Array, Y: Any, fits: list[tuple[Fold, list[Fold]]], options: dict[str, Any], progress: Count
 ) -> NestedResult:
-    tiles = _solvers.slices(Y.shape[1], tile_width(*Y.shape))
+    tiles = list(slices(Y.shape[1], tile_width(*Y.shape)))
     # All rows first: values in the rows that a later fold trains on must not end the work half way.
     read_responses(Y, tiles, "Y", lambda _: progress(0, 1), skip_nan=options.get("on_nan") == "skip")
     dtype = np.dtype(options.get("dtype", np.float32))
@@ -407,13 +416,17 @@ def _nested(
         weights[:] = 0
     results = []
     for number, (fold, inner) in enumerate(fits):
+
+        def tell(done: int, total: int, number: int = number) -> None:
+            progress(number * total + done, len(fits) * total)
+
         result = ridge_cv(
             X[fold.train],
             RowsOf(Y, fold.train),
             X_test=X[fold.test],
             Y_test=RowsOf(Y, fold.test),
             folds=inner,
-            progress=lambda done, total, n=number: progress(n * total + done, len(fits) * total),
+            progress=tell,
             **options,
         )
         for tile in tiles:
@@ -422,28 +435,17 @@ def _nested(
             if weights is not None:
                 weights[:, tile] += result.weights[:, tile] / len(fits)
         results.append(replace(result, weights=None, predictions=None))
-
-    def in_any(name: str) -> Array:
-        return np.unique(np.concatenate([getattr(result, name) for result in results]))
-
     correlations = np.stack([result.correlations for result in results])
     return NestedResult(
         predictions=predictions,
-        correlations=_mean_of_defined(correlations),
+        correlations=mean_of_defined(correlations),
         fold_correlations=correlations,
         fold_alphas=np.stack([result.best_alphas for result in results]),
         weights=weights,
         folds=tuple(fold for fold, _ in fits),
-        constant_voxels=in_any("constant_voxels"),
-        skipped_voxels=in_any("skipped_voxels"),
-        unscored_voxels=in_any("unscored_voxels"),
-        constant_test_voxels=in_any("constant_test_voxels"),
-        constant_columns=np.flatnonzero(is_flat(X.min(axis=0), X.max(axis=0), X.dtype)),
+        constant_columns=np.flatnonzero(constant_columns(X)),
+        **{
+            name: np.unique(np.concatenate([getattr(result, name) for result in results]))
+            for name in VOXEL_LISTS
+        },
     )
-
-
-def _mean_of_defined(values: Array) -> Array:
-    """Mean over the first axis of the entries that are numbers; NaN where none is."""
-    defined = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(defined, values, 0.0).sum(axis=0) / defined.sum(axis=0)

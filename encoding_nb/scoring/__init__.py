@@ -1,6 +1,5 @@
 """Correlation of predictions with BOLD, p-values, false discovery rate, noise ceiling."""
 
-from ._columns import checked_flags
 from .correlations import (
     combine_pvalues,
     correlation,
@@ -17,7 +16,6 @@ from .permutation import LEAST_BLOCKS, LEAST_ROWS, permutation_pvalues
 __all__ = [
     "LEAST_BLOCKS",
     "LEAST_ROWS",
-    "checked_flags",
     "combine_pvalues",
     "correlation",
     "correlation_pvalues",

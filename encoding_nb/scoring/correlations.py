@@ -1,8 +1,7 @@
-"""How well predictions match measurements, and whether the match could be chance: array functions.
+"""How well predictions match measurements: correlations, their p-values, noise ceilings, summaries.
 
-Responses are (n_rows, n_voxels): one row per TR, one column per voxel. A voxel whose measurement or
-prediction does not vary has no correlation: its score is NaN, and NaN passes through every function here
-without becoming a number.
+Responses are (n_rows, n_voxels): one row per TR, one column per voxel. A voxel whose measurement or prediction is
+constant has no correlation: its score is NaN, and NaN stays NaN in every function here.
 """
 
 from __future__ import annotations
@@ -15,82 +14,91 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from ._columns import Array, centred, checked_alternative, checked_flags, dot, is_flat, pair, slabs
+from .._columns import Array, centred, pearson, slabs
+from .._validation import check_choice, check_flags
+
+ALTERNATIVES = ("two-sided", "greater", "less")
+
+
+def pair(Y: ArrayLike, Y_hat: ArrayLike) -> tuple[Array, Array]:
+    """Both as arrays; a ValueError where they cannot be compared row by row."""
+    Y, Y_hat = np.asarray(Y), np.asarray(Y_hat)
+    for name, values in (("Y", Y), ("Y_hat", Y_hat)):
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{name} must be numbers, got dtype {values.dtype}.")
+    if Y.shape != Y_hat.shape or Y.ndim != 2:
+        raise ValueError(f"Y and Y_hat must be (rows, voxels) of one shape, got {Y.shape} and {Y_hat.shape}.")
+    if len(Y) < 2:
+        raise ValueError(f"Scores need at least 2 rows, got {len(Y)}.")
+    return Y, Y_hat
 
 
 def correlation(Y: ArrayLike, Y_hat: ArrayLike) -> Array:
-    """Pearson correlation of each voxel: (n_voxels,) float64, NaN where either side does not vary.
+    """Pearson correlation of each voxel.
 
-    Args:
-        Y: (n_rows, n_voxels) measurements.
-        Y_hat: (n_rows, n_voxels) predictions.
+    Parameters
+    ----------
+    Y : array, (n_rows, n_voxels)
+        Measurements.
+    Y_hat : array, (n_rows, n_voxels)
+        Predictions.
 
-    Raises:
-        ValueError: shapes differ, fewer than two rows, or values that are no numbers.
+    Returns
+    -------
+    array, (n_voxels,), float64; NaN where either side is constant or not finite
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, fewer than two rows, or values that are not numbers.
     """
-    Y, Y_hat = pair(Y, Y_hat)
-    r = np.empty(Y.shape[1])
-    for part in slabs(Y.shape):
-        a, b = centred(Y[:, part]), centred(Y_hat[:, part])
-        flat = is_flat(Y[:, part]) | is_flat(Y_hat[:, part])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # A factor at a time: a product of two lengths may be too large or small for float64.
-            found = dot(a, b) / np.sqrt(dot(a, a)) / np.sqrt(dot(b, b))
-        r[part] = np.where(flat, np.nan, found)
-    return np.clip(r, -1.0, 1.0)
+    return pearson(*pair(Y, Y_hat))
 
 
 def r2(Y: ArrayLike, Y_hat: ArrayLike) -> Array:
-    """Share of variance explained, 1 - sum (y - y_hat)^2 / sum (y - mean y)^2: (n_voxels,) float64.
+    """Share of variance explained, 1 - sum (y - y_hat)^2 / sum (y - mean y)^2.
 
-    NaN where the measurement does not vary. Arguments and errors as `correlation`.
+    Parameters and errors are those of `correlation`.
+
+    Returns
+    -------
+    array, (n_voxels,), float64; NaN where the measurement is constant
     """
     Y, Y_hat = pair(Y, Y_hat)
     out = np.empty(Y.shape[1])
     for part in slabs(Y.shape):
-        measured = Y[:, part].astype(float)
-        residual = np.square(measured - Y_hat[:, part]).sum(axis=0)
-        total = np.square(measured - measured.mean(axis=0)).sum(axis=0)
-        out[part] = 1 - residual / np.where(is_flat(Y[:, part]), np.nan, total)
+        residual = np.square(Y[:, part].astype(float) - Y_hat[:, part]).sum(axis=0)
+        total = centred(Y[:, part])[2]
+        out[part] = 1 - residual / np.where(total == 0, np.nan, total)
     return out
 
 
-def scores_by_group(
-    Y: ArrayLike, Y_hat: ArrayLike, groups: ArrayLike, *, score: Callable[..., Array] = correlation
-) -> dict[Any, Array]:
-    """Score of each group of rows (each story): {label: (n_voxels,)} in order of first appearance.
-
-    Args:
-        Y, Y_hat: (n_rows, n_voxels) measurements and predictions.
-        groups: (n_rows,) label of each row.
-        score: function of (Y, Y_hat).
-    """
-    Y, Y_hat = pair(Y, Y_hat)
-    labels = np.asarray(groups)
-    if labels.shape != (len(Y),):
-        raise ValueError(f"groups must hold one label per row, shape ({len(Y)},); got {labels.shape}.")
-    return {
-        label: score(Y[labels == label], Y_hat[labels == label]) for label in dict.fromkeys(labels.tolist())
-    }
-
-
-# --- chance ----------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------- chance
 
 
 def correlation_pvalues(r: ArrayLike, n_rows: int, *, alternative: str = "two-sided") -> Array:
-    """Probability of a correlation at least this large between independent white noise: same shape as r.
+    """Probability of a correlation at least this large between independent white noise.
 
-    (1 + r) / 2 of two independent normal series of n rows follows a Beta(n/2 - 1, n/2 - 1) distribution (the
-    same test as Student's t with n - 2 degrees of freedom; scipy.stats.pearsonr). BOLD is autocorrelated, so
-    these values are too small: `permutation_pvalues` is the honest one.
+    (1 + r) / 2 of two independent normal series of n rows follows a Beta(n/2 - 1, n/2 - 1) distribution (the same
+    test as Student's t with n - 2 degrees of freedom; scipy.stats.pearsonr). BOLD is autocorrelated, so these values
+    are too small: use `permutation_pvalues` for valid ones.
 
-    Args:
-        r: correlations; NaN stays NaN.
-        n_rows: rows that each correlation was taken over.
-        alternative: "two-sided", "greater" (r > 0) or "less".
+    Parameters
+    ----------
+    r : array
+        Correlations; NaN stays NaN.
+    n_rows : int
+        Rows that each correlation was computed from.
+    alternative : "two-sided", "greater" (r > 0) or "less"
 
-    Raises:
-        ValueError: fewer than 3 rows, r outside -1..1, or an unknown alternative.
+    Returns
+    -------
+    array, shape of r
+
+    Raises
+    ------
+    ValueError
+        Fewer than 3 rows, r outside -1..1, or an unknown alternative.
     """
     r = np.asarray(r, dtype=float)
     if not (isinstance(n_rows, Real) and n_rows >= 3):
@@ -99,7 +107,7 @@ def correlation_pvalues(r: ArrayLike, n_rows: int, *, alternative: str = "two-si
         raise ValueError(f"r must lie within -1 and 1, got values up to {np.nanmax(np.abs(r)):.3g}.")
     r = np.clip(r, -1.0, 1.0)
     half = n_rows / 2 - 1
-    if checked_alternative(alternative) == "two-sided":
+    if check_choice(alternative, "alternative", ALTERNATIVES) == "two-sided":
         return 2 * special.betainc(half, half, (1 - np.abs(r)) / 2)
     return special.betainc(half, half, (1 - r if alternative == "greater" else 1 + r) / 2)
 
@@ -107,15 +115,22 @@ def correlation_pvalues(r: ArrayLike, n_rows: int, *, alternative: str = "two-si
 def fdr(pvalues: ArrayLike, *, q: float = 0.05) -> tuple[Array, Array]:
     """False discovery rate by Benjamini and Hochberg (1995).
 
-    Args:
-        pvalues: (n_voxels,); NaN is no test, and does not count among the tests.
-        q: rate of false discoveries to accept.
+    Parameters
+    ----------
+    pvalues : array, (n_voxels,)
+        NaN is not a test, and does not count among the tests.
+    q : float
+        Rate of false discoveries to accept.
 
-    Returns:
-        (n_voxels,) mask of discoveries (False where NaN), and corrected p-values (NaN where NaN).
+    Returns
+    -------
+    discoveries : array, (n_voxels,), bool; False where NaN
+    corrected : array, (n_voxels,), p-values; NaN where NaN
 
-    Raises:
-        ValueError: p-values of another shape; p-values or q outside 0..1.
+    Raises
+    ------
+    ValueError
+        p-values of another shape; p-values or q outside 0..1.
     """
     p = np.asarray(pvalues, dtype=float)
     if p.ndim != 1:
@@ -136,29 +151,19 @@ def fdr(pvalues: ArrayLike, *, q: float = 0.05) -> tuple[Array, Array]:
     return corrected <= q, corrected
 
 
-# --- folds -----------------------------------------------------------------------------------------------
-
-
-def combine_correlations(fold_correlations: ArrayLike, *, fisher_z: bool = False) -> Array:
-    """Mean correlation over folds: (n_voxels,), over the folds where it is defined; NaN where none is.
-
-    Args:
-        fold_correlations: (n_folds, n_voxels).
-        fisher_z: average arctanh(r) rather than r.
-    """
-    r = np.asarray(fold_correlations, dtype=float)
-    z = np.arctanh(np.clip(r, -1 + 1e-12, 1 - 1e-12)) if fisher_z else r
-    defined = np.isfinite(z)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(defined, z, 0.0).sum(axis=0) / defined.sum(axis=0)
-    return np.tanh(mean) if fisher_z else mean
-
-
 def combine_pvalues(fold_pvalues: ArrayLike) -> Array:
-    """Fisher's method over folds: (n_voxels,) p-values of the folds (n_folds, n_voxels) taken together.
+    """Fisher's method: one p-value per voxel from those of its folds.
 
-    -2 sum log p follows a chi-squared distribution with 2 n_folds degrees of freedom if the folds are
-    independent. Folds with NaN are left out; NaN where all are.
+    -2 sum log p follows a chi-squared distribution with 2 n_folds degrees of freedom if the folds are independent.
+
+    Parameters
+    ----------
+    fold_pvalues : array, (n_folds, n_voxels)
+        NaN is left out.
+
+    Returns
+    -------
+    array, (n_voxels,); NaN where all folds are NaN
     """
     p = np.asarray(fold_pvalues, dtype=float)
     defined = ~np.isnan(p)
@@ -168,21 +173,28 @@ def combine_pvalues(fold_pvalues: ArrayLike) -> Array:
     return np.where(count > 0, special.gammaincc(np.maximum(count, 1), total), np.nan)
 
 
-# --- noise ceiling ---------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------- noise ceiling
 
 
 def noise_ceiling(repeats: Any) -> Array:
-    """Largest correlation that a perfect model could reach with the mean of the repeats: (n_voxels,).
+    """Largest correlation that a perfect model could reach with the mean of the repeats.
 
-    CC_max of Schoppe et al. (2016), Front. Comput. Neurosci. 10:10: the square root of signal power over the
-    variance of the mean, where signal power is what the repeats share, (n^2 var(mean) - sum of var) / (n (n -
-    1)). 0 where the repeats share nothing, NaN where their mean does not vary or a value is not finite.
+    CC_max of Schoppe et al. (2016), Front. Comput. Neurosci. 10:10: the square root of signal power over the variance
+    of the mean, where signal power is what the repeats share, (n^2 var(mean) - sum of var) / (n (n - 1)).
 
-    Args:
-        repeats: (n_repeats, n_rows, n_voxels) responses to the same stimulus; also an HDF5 data set.
+    Parameters
+    ----------
+    repeats : array or HDF5 data set, (n_repeats, n_rows, n_voxels)
+        Responses to the same stimulus.
 
-    Raises:
-        ValueError: not three-dimensional, or fewer than two repeats.
+    Returns
+    -------
+    array, (n_voxels,); 0 where the repeats share nothing, NaN where their mean is constant or a value is not finite
+
+    Raises
+    ------
+    ValueError
+        Not three-dimensional, or fewer than two repeats.
     """
     shape = getattr(repeats, "shape", None) or np.shape(repeats)
     if len(shape) != 3 or shape[0] < 2:
@@ -195,55 +207,77 @@ def noise_ceiling(repeats: Any) -> Array:
 
 
 def _ceiling(repeats: Array) -> Array:
-    n = len(repeats)
-    mean = repeats.mean(axis=0, dtype=float)
+    n, n_rows = repeats.shape[:2]
     with np.errstate(invalid="ignore"):  # infinite values become NaN
-        variance = np.where(is_flat(mean), np.nan, mean.var(axis=0))
+        squares = centred(repeats.mean(axis=0, dtype=float))[2]
+        variance = np.where(squares == 0, np.nan, squares / n_rows)
         signal = (n**2 * variance - repeats.astype(float).var(axis=1).sum(axis=0)) / (n * (n - 1))
     return np.sqrt(np.clip(signal / variance, 0.0, 1.0))
 
 
 def normalized_correlation(r: ArrayLike, ceiling: ArrayLike, *, floor: float = 0.25) -> Array:
-    """Correlation as a share of its noise ceiling, r / ceiling: (n_voxels,).
+    """Correlation as a share of its noise ceiling, r / ceiling.
 
-    NaN where the ceiling is below `floor`: there the ratio is mostly noise.
+    Parameters
+    ----------
+    r, ceiling : array, (n_voxels,)
+    floor : float
+        The least ceiling that is divided by: below it the ratio is mostly noise, and NaN.
+
+    Returns
+    -------
+    array, (n_voxels,)
     """
     r, ceiling = np.asarray(r, dtype=float), np.asarray(ceiling, dtype=float)
     return r / np.where(ceiling >= floor, ceiling, np.nan)
 
 
-# --- summary ---------------------------------------------------------------------------------------------
+# ---------------------------------------------------------------------- summaries
+
+_STATISTICS: dict[str, Callable[..., Any]] = {
+    "median": np.median,
+    "mean": np.mean,
+    "std": np.std,
+    "min": np.min,
+    "max": np.max,
+}
 
 
 def summarise(scores: ArrayLike, significant: ArrayLike | None = None) -> dict[str, float]:
     """Summary metrics of one map, under LITcoder's names.
 
-    Args:
-        scores: (n_voxels,); voxels that are NaN are left out of the statistics.
-        significant: (n_voxels,) bool mask, or None to leave out the metrics that need it.
+    Parameters
+    ----------
+    scores : array, (n_voxels,)
+        Voxels that are NaN are left out of the statistics.
+    significant : array, (n_voxels,), bool, optional
+        Without it, the metrics that need it are left out.
 
-    Returns:
-        median_score, mean_score, std_score, min_score, max_score, n_voxels, n_undefined (voxels that are
-        NaN); with a mask also n_significant, percent_significant (of all voxels) and median_, mean_, min_ and
+    Returns
+    -------
+    dict : median_score, mean_score, std_score, min_score, max_score, n_voxels, n_undefined (voxels that are NaN); with
+        a mask also n_significant, percent_significant (of all voxels) and median_, mean_, min_ and
         max_significant_score. Statistics of no voxels are NaN.
 
-    Raises:
-        ValueError: the mask has another shape than the scores, or holds others than flags, such as p-values.
+    Raises
+    ------
+    ValueError
+        The mask has another shape than the scores, or holds anything but flags, such as p-values.
     """
     scores = np.asarray(scores, dtype=float)
     defined = np.isfinite(scores)
-    metrics = {f"{name}_score": _of(statistic, scores[defined]) for name, statistic in _STATISTICS.items()}
+    metrics = {f"{name}_score": _statistic(name, scores[defined]) for name in _STATISTICS}
     metrics |= {"n_voxels": scores.size, "n_undefined": int((~defined).sum())}
     if significant is None:
         return metrics
-    mask = checked_flags(significant)
+    mask = check_flags(significant)
     if mask.shape != scores.shape:
         raise ValueError(f"significant must have the shape of scores, {scores.shape}; got {mask.shape}.")
     mask = mask & defined
     metrics["n_significant"] = int(mask.sum())
     metrics["percent_significant"] = 100.0 * int(mask.sum()) / max(scores.size, 1)
     for name in ("median", "mean", "min", "max"):
-        metrics[f"{name}_significant_score"] = _of(_STATISTICS[name], scores[mask])
+        metrics[f"{name}_significant_score"] = _statistic(name, scores[mask])
     return metrics
 
 
@@ -252,20 +286,25 @@ def region_metrics(
 ) -> dict[str, float]:
     """Summary metrics of each region of a map, flat: {"AC/median_score": ..., "AC/n_significant": ...}.
 
-    Args:
-        scores: (n_voxels,); voxels that are NaN are left out of the statistics.
-        significant: (n_voxels,) bool mask.
-        masks: {region: (n_voxels,) bool mask}; regions may overlap.
+    Parameters
+    ----------
+    scores : array, (n_voxels,)
+        Voxels that are NaN are left out of the statistics.
+    significant : array, (n_voxels,), bool
+    masks : {region: array, (n_voxels,), bool}
+        Regions may overlap.
 
-    Returns:
-        For each region mean_score, median_score, n_voxels (NaN ones included) and n_significant, each name after
+    Returns
+    -------
+    dict : for each region mean_score, median_score, n_voxels (NaN ones included) and n_significant, each name after
         the region's and a slash. Statistics of no voxels are NaN.
 
-    Raises:
-        ValueError: a mask has another shape than the scores; `significant` holds others than flags.
+    Raises
+    ------
+    ValueError
+        A mask has another shape than the scores; `significant` holds anything but flags.
     """
-    scores = np.asarray(scores, dtype=float)
-    defined, found = np.isfinite(scores), checked_flags(significant)
+    scores, found = np.asarray(scores, dtype=float), check_flags(significant)
     metrics: dict[str, float] = {}
     for region, mask in masks.items():
         inside = np.asarray(mask, dtype=bool)
@@ -274,15 +313,11 @@ def region_metrics(
                 f"Region {region!r}: expected a mask of the shape of scores and significant, {scores.shape} and "
                 f"{found.shape}, got {inside.shape}."
             )
-        for name in ("mean", "median"):
-            metrics[f"{region}/{name}_score"] = _of(_STATISTICS[name], scores[inside & defined])
-        metrics[f"{region}/n_voxels"] = int(inside.sum())
-        metrics[f"{region}/n_significant"] = int((inside & found).sum())
+        summary = summarise(scores[inside], found[inside])
+        for name in ("mean_score", "median_score", "n_voxels", "n_significant"):
+            metrics[f"{region}/{name}"] = summary[name]
     return metrics
 
 
-_STATISTICS = {"median": np.median, "mean": np.mean, "std": np.std, "min": np.min, "max": np.max}
-
-
-def _of(statistic: Callable[[Array], Any], values: Array) -> float:
-    return float(statistic(values)) if values.size else float("nan")
+def _statistic(name: str, values: Array) -> float:
+    return float(_STATISTICS[name](values)) if values.size else float("nan")

@@ -1,4 +1,4 @@
-"""Could the match of predictions and measurements be chance? Tests by shuffles that keep autocorrelation."""
+"""P-values of correlations from shuffles that keep the autocorrelation of BOLD."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import fft, sparse, special
 
+from .._columns import Array, dot, slabs, unit_columns
 from .._progress import Count, ignore
-from ._columns import Array, checked_alternative, checked_whole, dot, pair, slabs, unit_columns
+from .._validation import check_choice, check_whole
+from .correlations import ALTERNATIVES, pair
 
-# Every permutation reads a slab again, and between two slabs a run can be stopped.
-SHUFFLED_VALUES = 100_000
 # A p-value that fewer shuffles reach is counted too coarsely.
 RARELY_REACHED = 10
 # Rows below which there are too few frequencies to shuffle, and blocks below which too few orders.
@@ -28,70 +28,80 @@ def permutation_pvalues(
     tail: str = "counted",
     progress: Count | None = None,
 ) -> Array:
-    """P-values from shuffled predictions that keep their autocorrelation: (n_voxels,), NaN where r is NaN.
+    """P-values from shuffled predictions that keep their autocorrelation.
 
-    Shuffled correlations must scatter as widely as those of unrelated series do, and autocorrelation widens
-    them. By default the phases are shuffled: a series is a sum of waves, one of each frequency, and each wave
-    of the prediction is moved along in time at random. Their sizes stay, and with them the autocorrelation,
-    however long (Theiler et al. 1992, Physica D 58:77). On unrelated AR(1) series of 250 rows, 5.0 to 5.3% of
-    the p-values lie at or below 0.05 for autocorrelations from 0 to 0.9 per TR. The series are taken as
-    stationary: z-score or detrend them first.
+    Shuffled correlations must scatter as widely as those of unrelated series do, and autocorrelation widens them. By
+    default the phases are shuffled: a series is a sum of waves, one of each frequency, and each wave of the prediction
+    is moved along in time at random. Their sizes stay, and with them the autocorrelation, however long (Theiler et
+    al. 1992, Physica D 58:77). For unrelated AR(1) series of 250 rows, 5.0 to 5.3% of the p-values lie at or below
+    0.05 for autocorrelations from 0 to 0.9 per TR. The series are assumed to be stationary: z-score or detrend them
+    first.
 
-    With `block_trs`, blocks of rows are shuffled instead. What reaches across the edges of blocks is lost, so
-    they must be long against the autocorrelation: blocks of 10 rows find 5.4% at 0.5 per TR, but 7% at 0.8
-    and 10% at 0.9.
+    With `block_trs`, blocks of rows are shuffled instead. Autocorrelation across the edges of blocks is lost, so blocks
+    must be long compared with it: blocks of 10 rows find 5.4% at 0.5 per TR, but 7% at 0.8 and 10% at 0.9.
 
     All voxels share the shuffles. The p-value is (1 + number of shuffles that reach the observed correlation)
     / (1 + n_permutations) (Phipson and Smyth 2010), so it is never 0.
 
-    Counting cannot tell p-values below that apart, and among thousands of voxels a false discovery rate needs
-    smaller ones. With tail="normal", p-values that fewer than ten shuffles reach are those of a normal
-    distribution with the mean and variance that the voxel's shuffled correlations have after Fisher's
-    transform (a sum over many waves or blocks is nearly normal; Winkler et al. 2016, NeuroImage 141:502, compare such
-    approximations).
+    Counting cannot tell p-values below that apart, and a false discovery rate among thousands of voxels needs smaller
+    ones. With tail="normal", p-values that fewer than ten shuffles reach are those of a normal distribution with the
+    mean and variance that the voxel's shuffled correlations have after Fisher's transform (a sum over many waves or
+    blocks is nearly normal; Winkler et al. 2016, NeuroImage 141:502, compare such approximations).
 
-    Args:
-        Y, Y_hat: (n_rows, n_voxels) measurements and predictions of rows in order of time.
-        block_trs: rows in a block, the last may be shorter; None shuffles phases.
-        n_permutations: shuffles; the smallest p-value is 1 / (n_permutations + 1).
-        seed: of the shuffles.
-        alternative: "greater", "less" or "two-sided".
-        tail: "counted" or "normal".
-        progress: called with (done, total) after each slab of voxels. What it raises, such as `Cancelled`, ends
-            the test and is raised to the caller.
+    Parameters
+    ----------
+    Y, Y_hat : array, (n_rows, n_voxels)
+        Measurements and predictions, rows in order of time.
+    block_trs : int, optional
+        Rows in a block, the last may be shorter; None shuffles phases.
+    n_permutations : int
+        Shuffles; the smallest p-value is 1 / (n_permutations + 1).
+    seed : int
+        Random seed of the shuffles.
+    alternative : "greater", "less" or "two-sided"
+    tail : "counted" or "normal"
+    progress : function, optional
+        Called with (done, total) after each slab of voxels. An exception from it, such as `Cancelled`, ends the test
+        and reaches the caller.
 
-    Raises:
-        ValueError: shapes differ, an unknown alternative or tail, numbers that are not whole, fewer than four
-            blocks or eight rows.
+    Returns
+    -------
+    array, (n_voxels,); NaN where r is NaN
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, an unknown alternative or tail, numbers that are not whole, fewer than four blocks or eight
+        rows.
     """
     Y, Y_hat = pair(Y, Y_hat)
-    checked_alternative(alternative)
-    if tail not in ("counted", "normal"):
-        raise ValueError(f'tail must be "counted" or "normal", got {tail!r}.')
-    checked_whole("n_permutations", n_permutations, least=1)
-    checked_whole("seed", seed, least=0)
-    progress = progress or ignore
+    check_choice(alternative, "alternative", ALTERNATIVES)
+    check_choice(tail, "tail", ("counted", "normal"))
+    check_whole(n_permutations, "n_permutations", least=1)
+    check_whole(seed, "seed", least=0)
     if block_trs is None:
         if len(Y) < LEAST_ROWS:
             raise ValueError(f"The permutation test needs {LEAST_ROWS} rows or more, got {len(Y)}.")
-        return _pvalues(Y, Y_hat, Phases(len(Y), n_permutations, seed), alternative, tail, progress)
-    n_blocks = -(-len(Y) // checked_whole("block_trs", block_trs, least=1))
-    if n_blocks < LEAST_BLOCKS:
-        raise ValueError(
-            f"{len(Y)} rows in blocks of {block_trs} make {n_blocks} blocks, need {LEAST_BLOCKS} or more: "
-            "use shorter blocks, more rows, or block_trs=None, which shuffles phases."
-        )
-    return _pvalues(Y, Y_hat, Blocks(len(Y), block_trs, n_permutations, seed), alternative, tail, progress)
+        shuffles: Blocks | Phases = Phases(len(Y), n_permutations, seed)
+    else:
+        n_blocks = -(-len(Y) // check_whole(block_trs, "block_trs", least=1))
+        if n_blocks < LEAST_BLOCKS:
+            raise ValueError(
+                f"{len(Y)} rows in blocks of {block_trs} make {n_blocks} blocks, need {LEAST_BLOCKS} or more: "
+                "use shorter blocks, more rows, or block_trs=None, which shuffles phases."
+            )
+        shuffles = Blocks(len(Y), block_trs, n_permutations, seed)
+    return _pvalues(Y, Y_hat, shuffles, alternative, tail, progress or ignore)
 
 
 def _pvalues(
     Y: Array, Y_hat: Array, shuffles: Blocks | Phases, alternative: str, tail: str, progress: Count
 ) -> Array:
     p = np.empty(Y.shape[1])
-    parts = list(slabs(Y.shape, SHUFFLED_VALUES))
+    parts = list(slabs(Y.shape))
     for done, part in enumerate(parts, start=1):
         measured, predicted = unit_columns(Y[:, part]), unit_columns(Y_hat[:, part])
-        observed = np.einsum("ij,ij->j", measured, predicted)
+        observed = dot(measured, predicted)
         # Ties count as reached; float32 sums of the same numbers in another order differ by less than this.
         limit = _directed(observed, alternative) - 1e-6
         shuffled = shuffles.correlations(measured.astype(np.float32), predicted.astype(np.float32))
@@ -121,7 +131,7 @@ def _normal_tail(observed: Array, shuffled: Array, alternative: str) -> Array:
 
 
 class Phases:
-    """Correlations of measurements with predictions whose waves were moved along in time, each by itself.
+    """Correlations of measurements with predictions whose waves were moved along in time, each by a random phase.
 
     A correlation is the sum over frequencies of both series' amplitudes times the cosine of the angle between
     them, and a random phase makes that angle uniform. So each shuffle is a row of random cosines, and all
@@ -133,8 +143,8 @@ class Phases:
         self.n_permutations = n_permutations
         angles = np.random.default_rng(seed).uniform(0, 2 * np.pi, (n_permutations, n_rows // 2))
         self.cosines = np.cos(angles)
-        # Each frequency stands for itself and its mirror, but for the last of an even number of rows: that one
-        # is real, and has a sign rather than an angle.
+        # Each frequency counts for itself and its mirror, except the last of an even number of rows: that one is
+        # real, and has a sign rather than an angle.
         self.weights = np.full(n_rows // 2, 2 / n_rows)
         if n_rows % 2 == 0:
             self.cosines[:, -1], self.weights[-1] = np.sign(self.cosines[:, -1]), 1 / n_rows
@@ -169,7 +179,7 @@ class Blocks:
         if not self.rest:
             columns = np.arange(n) * n + self.orders
         else:
-            at = np.argmax(self.orders == n, axis=1)  # where the short block stands
+            at = np.argmax(self.orders == n, axis=1)  # place of the short block
             full = self.orders[self.orders != n].reshape(-1, n)
             moved = np.arange(n) >= at[:, None]
             columns = np.hstack([moved * n * n + np.arange(n) * n + full, 2 * n * n + at[:, None]])
@@ -192,7 +202,7 @@ class Blocks:
         if rest:
             starts = np.arange(n + 1) * length
             short = predicted[n * length :]
-            products.append(np.stack([np.einsum("ij,ij->j", measured[s : s + rest], short) for s in starts]))
+            products.append(np.stack([dot(measured[start : start + rest], short) for start in starts]))
         return np.concatenate(products)
 
     def _by_voxel(self, rows: Array) -> Array:

@@ -1,8 +1,8 @@
-"""Grids of settings, in an order that lets neighbours share their work."""
+"""Grids of settings, and growing sets of stories."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -11,17 +11,16 @@ import numpy as np
 
 from .. import features
 from .._validation import describe
-from ..assembly import Assembly, require_assembly
+from ..assembly import Assembly, check_assembly
 from ..pipeline import split_stories
-from ..settings import Settings, require_settings
-from . import _shared
+from ..settings import Settings, check_settings
 
-# what says nothing of a fit without a language model
+# settings that have no effect without a language model
 OF_LANGUAGE_MODELS = ("layer_idx", "lookback", "context_type", "last_token", "stride", "processing")
 
 
 def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
-    """All combinations of some settings' values; the lists of several grids may be added up.
+    """All combinations of some settings' values; the lists of several grids can be added.
 
     Parameters
     ----------
@@ -33,7 +32,7 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
     Returns
     -------
     list of Settings
-        Those that read the same activations stand together, and among them those with equal designs.
+        The last axis varies first.
 
     Raises
     ------
@@ -41,9 +40,9 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
         A setting that does not exist, with those that do; an axis without values, or with one of them twice; an
         axis of what only a language model has, such as its layers, in combinations without one.
     TypeError
-        A base that is no Settings, such as a mapping of them.
+        A base that is not a Settings, such as a mapping.
     """
-    require_settings(base, "settings_grid")
+    check_settings(base, "settings_grid")
     known = [f.name for f in fields(Settings)]
     for name in axes:
         if name not in known:
@@ -59,16 +58,15 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
             continue
         n_layers = features.model_info(chosen.get("model_name", base.model_name)).n_layers
         found += [replace(base, **{**chosen, "layer_idx": layer}) for layer in range(n_layers + 1)]
-    return sorted(found, key=in_order_of_sharing(found))
+    return found
 
 
 def _refuse_idle(settings: Settings, names: Sequence[str]) -> None:
-    """Refuse to vary what only a language model has where there is none: all runs would be one and the same."""
-    spaces = (settings.modality, *settings.joined_with)
-    if names and "language_model" not in spaces:
+    """Refuse to vary settings of language models without one: all runs would be the same."""
+    if names and "language_model" not in settings.spaces:
         raise ValueError(
-            f"settings_grid: {', '.join(names)} has no effect on {', '.join(map(str, spaces))}, so these runs would be "
-            f"the same; leave it out, or make a grid for each modality and add these up."
+            f"settings_grid: {', '.join(names)} has no effect on {', '.join(map(str, settings.spaces))}, so these runs "
+            f"would be the same; leave it out, or make a grid for each modality and add the lists."
         )
 
 
@@ -94,29 +92,13 @@ def _axis(name: str, values: Any) -> list[Any]:
     return made
 
 
-def in_order_of_sharing(grid: Sequence[Settings]) -> Callable[[Settings], tuple[int, ...]]:
-    """Sort key that brings equal activations, then equal designs together, in the order they first appear."""
-    first: dict[Any, int] = {}
-
-    def key(settings: Settings) -> tuple[int, ...]:
-        spec = settings.feature_specs.get("language_model")
-        reads = (settings.modality, settings.joined_with, spec and replace(spec.activation, processing="raw"))
-        split = (settings.stories, settings.test_stories, settings.use_train_test_split)
-        parts = (reads, (*split, settings.trimming), _shared.design_key(settings))
-        return tuple(first.setdefault(part, len(first)) for part in parts)
-
-    for settings in grid:
-        key(settings)
-    return key
-
-
 def story_subsets(
     assembly: Assembly, counts: Sequence[int], *, n_draws: int = 1, seed: int = 0
 ) -> list[tuple[str, ...]]:
     """Values of `stories` for a learning curve: growing sets of training stories, each with all test stories.
 
-    Within a draw every set holds the smaller ones; different draws take the stories in different orders. Sets
-    that come out alike, as all of them do with all stories, are given once.
+    Within a draw every set contains the smaller ones; different draws take the stories in different orders. Equal sets,
+    such as all stories in every draw, are listed once.
 
     Parameters
     ----------
@@ -128,11 +110,11 @@ def story_subsets(
     Raises
     ------
     ValueError
-        No list of whole numbers; a count below 1 or above the number of training stories.
+        Not a list of whole numbers; a count below 1 or above the number of training stories.
     TypeError
-        No Assembly.
+        Not an Assembly.
     """
-    require_assembly(assembly, "story_subsets")
+    check_assembly(assembly, "story_subsets")
     if not isinstance(counts, Iterable) or isinstance(counts, (str, Mapping)):
         raise ValueError(f"story_subsets: expected counts in a list, got {describe(counts)}; try [1, 2, 4].")
     counts = list(counts)

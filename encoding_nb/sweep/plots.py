@@ -13,15 +13,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._figures import entitle
-from ..plots import CHOSEN, MEASURED, PREDICTED, SCORE, axes_or_new, beside, tidy, whose
+from ..plots import (
+    CHOSEN,
+    MEASURED,
+    PREDICTED,
+    SCORE,
+    axes_or_new,
+    beside,
+    model_words,
+    space_name,
+    tidy,
+    whose,
+)
 from .tables import (
     N_STORIES,
     SPREAD,
+    check_known,
     curve_table,
+    finished,
     listed_results,
-    refuse_unknown,
-    shown_voxels,
-    spread,
+    spread_table,
     varying_settings,
 )
 
@@ -92,17 +103,15 @@ def plot_sweep(
     table = curve_table(results, x=x, by=by, voxels=voxels)
     if not all(isinstance(value, (int, float, np.number)) for value in table[x]):
         raise ValueError(f"Expected a numeric setting along the x axis, got {x} with {table[x][0]!r}.")
-    line = by or "line"
-    names = list(dict.fromkeys(table[line]))
+    lines = list(table.groupby(by or "line", sort=False, dropna=False))
     new, ax = ax is None, axes_or_new(ax, (6.8, 4.0))
-    for number, name in enumerate(names):
-        own = table[table[line] == name]
+    for number, (name, own) in enumerate(lines):
         look = {
             "color": _COLOURS[number % len(_COLOURS)],
             "marker": _MARKERS[number % len(_MARKERS)],
             "linestyle": _DASHES[number // len(_COLOURS) % len(_DASHES)],
         }
-        _line(ax, own, x, _name(by, name) if by and len(names) > 1 else "", look, bands=len(names) <= _MANY)
+        _line(ax, own, x, _name(by, name) if by and len(lines) > 1 else "", look, bands=len(lines) <= _MANY)
     if log:
         ax.set_xscale("log", base=2)
         ax.minorticks_off()
@@ -111,30 +120,27 @@ def plot_sweep(
         ax.set_xticks(values, [f"{value:g}" for value in values])
     ax.axhline(0, color="0.3", linewidth=0.8, zorder=0)
     ax.set(xlabel=label or x.replace("_", " "), ylabel=SCORE)
-    n_voxels = int(table.drop_duplicates("subject")["n_voxels"].sum())
-    entitle(ax, *_title(results, n_voxels, {x}, chosen=voxels is not None).split("\n"), own=new)
+    entitle(ax, *_title(results, table, chosen=voxels is not None), own=new)
     beside(ax, fontsize="small")
     return tidy(ax)
 
 
 def _line(ax: Axes, own: DataFrame, x: str, name: str, look: dict[str, Any], *, bands: bool) -> None:
     """One line, its band, and its subjects' lines."""
-    subjects = list(dict.fromkeys(own["subject"]))
+    n_subjects = own["subject"].nunique()
     mean = own.groupby(x)[list(SPREAD)].mean()
-    prefix = f"{name}: " if name else ""
+    prefix, color = f"{name}: " if name else "", look["color"]
     if bands:
-        if not name and len(subjects) == 1:
-            ax.fill_between(mean.index, mean["percentile_5"], mean["percentile_95"], color=look["color"], alpha=0.15,
+        if not name and n_subjects == 1:
+            ax.fill_between(mean.index, mean["percentile_5"], mean["percentile_95"], color=color, alpha=0.15,
                             linewidth=0, label="middle 90 %")  # fmt: skip
-        ax.fill_between(mean.index, mean["first_quartile"], mean["third_quartile"], color=look["color"],
+        ax.fill_between(mean.index, mean["first_quartile"], mean["third_quartile"], color=color,
                         alpha=0.25, linewidth=0, label=f"{prefix}middle half of voxels")  # fmt: skip
-    if len(subjects) > 1:
-        for number, subject in enumerate(subjects):
-            part = own[own["subject"] == subject]
-            label = f"{prefix}each subject" if number == 0 else None
-            ax.plot(part[x], part["median"], color=look["color"], linewidth=0.9, alpha=0.6,
-                    linestyle=look["linestyle"], label=label)  # fmt: skip
-    what = "median voxel" if len(subjects) == 1 else f"mean of {len(subjects)} subjects"
+    for number, (_, part) in enumerate(own.groupby("subject") if n_subjects > 1 else ()):
+        label = None if number else f"{prefix}each subject"
+        ax.plot(part[x], part["median"], color=color, linewidth=0.9, alpha=0.6, linestyle=look["linestyle"],
+                label=label)  # fmt: skip
+    what = "median voxel" if n_subjects == 1 else f"mean of {n_subjects} subjects"
     ax.plot(mean.index, mean["median"], linewidth=2.2, label=f"{prefix}{what}", **look)
     best = mean["median"].idxmax()
     ax.plot(best, mean["median"][best], "o", color="black", fillstyle="none", markersize=12)
@@ -142,34 +148,25 @@ def _line(ax: Axes, own: DataFrame, x: str, name: str, look: dict[str, Any], *, 
 
 def _name(by: str, value: Any) -> str:
     if by == "modality":
-        return value.replace("_", " ")
+        return space_name(value)
     return PurePath(value).name if by == "model_name" else f"{by.replace('_', ' ')} {value}"
 
 
-def _title(
-    results: Sequence[Result | SweepFailure], n_voxels: int, varying: set[str | None], *, chosen: bool
-) -> str:
-    """Whose data, what does not vary, which voxels, and what is missing."""
-    runs = [result for result in results if hasattr(result, "scores")]
+def _title(results: Sequence[Result | SweepFailure], table: DataFrame, *, chosen: bool) -> tuple[str, str]:
+    """Whose data and what the models have in common; which voxels, and what is missing."""
+    runs = finished(results)
     subjects = list(dict.fromkeys(whose(run) for run in runs))
     who = subjects[0] if len(subjects) == 1 else f"{len(subjects)} subjects"
     if len(subjects) > 1 and any(run.simulated for run in runs):
         who += " (simulated BOLD)"
-    settings = runs[0].settings
-    parts = []
-    if settings.modality == "language_model":
-        named = {
-            "model_name": PurePath(settings.model_name).name,
-            "layer_idx": f"layer {settings.layer_idx}",
-            "lookback": f"lookback {settings.lookback}",
-        }
-        varying = varying | set(varying_settings(runs))
-        parts = [text for name, text in named.items() if name not in varying]
+    words = [model_words(run) for run in runs]
+    common = [word for word in words[0] if all(word in other for other in words)]
+    n_voxels = int(table.drop_duplicates("subject")["n_voxels"].sum())
     second = f"{n_voxels:,} voxels, {'chosen' if chosen else 'significant in at least one run'}"
     failed = len(results) - len(runs)
     if failed:
         second += f"; {failed} failed run{'s' if failed > 1 else ''} left out"
-    return f"{', '.join([who, *parts])}\n{second}"
+    return ", ".join([who, *common]), second
 
 
 def plot_model_comparison(
@@ -179,7 +176,7 @@ def plot_model_comparison(
     voxels: Array | Mapping[str, Array] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
-    """Models side by side, each at its best setting of whatever else varies, the best model first.
+    """Models side by side, each at its best values of the other settings that vary, the best model first.
 
     The line is the middle 90 percent of the voxels, the bar their middle half, the white dot the median, each as
     the mean over subjects; with several subjects, small dots are their medians. The setting is chosen by these
@@ -188,7 +185,7 @@ def plot_model_comparison(
 
     Parameters
     ----------
-    by : the setting whose values are compared, such as "modality" for a language model beside word rate
+    by : the setting whose values are compared, such as "modality" for a language model and word rate
     voxels : as in `curve_table`
 
     Raises
@@ -199,68 +196,44 @@ def plot_model_comparison(
         As `curve_table`.
     """
     results = listed_results(results, "plot_model_comparison")
-    runs = [result for result in results if hasattr(result, "scores")]
-    refuse_unknown("by", by, runs)
+    runs = finished(results)
+    check_known("by", by, runs)
     models = list(dict.fromkeys(getattr(run.settings, by) for run in runs))
     if len(models) < 2:
         raise ValueError(
             f"Expected results that differ in {by}, got {models[0] if models else 'no results'!r}."
         )
-    others = [name for name in varying_settings(runs) if name != by]
-    subjects = list(dict.fromkeys(run.subject for run in runs))
-    masks = {subject: shown_voxels(runs, subject, voxels) for subject in subjects}
-    best = {model: _best(runs, by, model, others, masks) for model in models}
-    # a layer says nothing of word rate, so modalities are told by what varies among their own runs
-    told = {
-        model: varying_settings([run for run in runs if run.settings.modality == model])
-        if by == "modality"
-        else others
-        for model in models
-    }
-    models.sort(key=lambda model: -np.nanmean([found[0] for found in best[model][1].values()]))
+    settings = [by, *(name for name in varying_settings(runs) if name != by)]
+    table = spread_table(runs, dict(zip(settings, settings, strict=True)), voxels)
+    table = table.drop_duplicates(["subject", *settings], keep="last")
+    best = [_best(_name(by, model), own, settings) for model, own in table.groupby(by, dropna=False)]
+    best.sort(key=lambda found: -found[1]["median"].mean())
     own, ax = ax is None, axes_or_new(ax, (6.8, 1.7 + 0.5 * len(models)))
-    for row, model in enumerate(models):
-        found = np.array(list(best[model][1].values()))
-        median, first, third, low, high = np.nanmean(found, axis=0)
+    for row, (_, found) in enumerate(best):
+        median, first, third, low, high = found[list(SPREAD)].mean()
         ax.plot([low, high], [row, row], color="0.55", linewidth=1.2, zorder=1)
         ax.plot([first, third], [row, row], color=CHOSEN, linewidth=6, solid_capstyle="butt", zorder=2)
         if len(found) > 1:
-            ax.plot(found[:, 0], np.full(len(found), row + 0.25), ".", color=MEASURED, markersize=5, zorder=3)
+            ax.plot(found["median"], [row + 0.25] * len(found), ".", color=MEASURED, markersize=5, zorder=3)
         ax.plot(median, row, "o", color="white", markeredgecolor="black", markersize=7, zorder=4)
-    ax.set_yticks(
-        range(len(models)),
-        [_with_setting(by, model, others, best[model][0], told[model]) for model in models],
-    )
+    ax.set_yticks(range(len(models)), [name for name, _ in best])
     ax.set_ylim(len(models) - 0.5, -0.6)
     ax.axvline(0, color="0.3", linewidth=0.8, zorder=0)
-    dots = "; dots: subjects" if len(subjects) > 1 else ""
+    dots = "; dots: subjects" if table["subject"].nunique() > 1 else ""
     ax.set_xlabel(f"{SCORE}: median, middle half, middle 90 % of the voxels{dots}")
-    counts = {subject: int(mask.sum()) for subject, mask in masks.items()}
-    title = _title(results, sum(counts.values()), {by, *others}, chosen=voxels is not None)
-    entitle(ax, *title.split("\n"), own=own)
+    entitle(ax, *_title(results, table, chosen=voxels is not None), own=own)
     return tidy(ax)
 
 
-def _best(
-    runs: Sequence[Result], by: str, model: Any, others: Sequence[str], masks: Mapping[str, Array]
-) -> tuple[tuple, dict[str, Array]]:
-    """The values of `others` at which a model does best over its subjects, and each subject's spread there."""
-    found: dict[tuple, dict[str, Array]] = {}
-    for run in runs:
-        if getattr(run.settings, by) == model:
-            key = tuple(getattr(run.settings, name) for name in others)
-            found.setdefault(key, {})[run.subject] = spread(run.scores[masks[run.subject]])
-    most = max(map(len, found.values()))  # a setting that failed for some subjects would be compared unfairly
-    whole = {key: spreads for key, spreads in found.items() if len(spreads) == most}
-    return max(
-        whole.items(), key=lambda item: np.nan_to_num(np.mean([s[0] for s in item[1].values()]), nan=-np.inf)
-    )
-
-
-def _with_setting(by: str, model: Any, others: Sequence[str], key: tuple, told: Sequence[str]) -> str:
-    """A model's name with those of its settings that are `told`."""
-    short = {"layer_idx": "layer"}
-    parts = [f"{short.get(name, name.replace('_', ' '))} {value}" for name, value in zip(others, key, strict=True)
-             if not isinstance(value, tuple) and name in told]  # fmt: skip
-    name = _name(by, model)
-    return f"{name} ({', '.join(parts)})" if parts else name
+def _best(name: str, table: DataFrame, settings: Sequence[str]) -> tuple[str, DataFrame]:
+    """A model's name with its best values of the settings after the first, and its rows of `table` there."""
+    by, *others = settings
+    points = [point for _, point in table.groupby(list(settings), sort=False, dropna=False)]
+    most = max(map(len, points))  # a setting that failed for some subjects would be compared unfairly
+    whole = [point for point in points if len(point) == most]
+    best = max(whole, key=lambda point: np.nan_to_num(point["median"].mean(skipna=False), nan=-np.inf))
+    # word rate has no layer, so a modality is labelled by what varies among its runs
+    shown = [other for other in others if by != "modality" or table[other].nunique(dropna=False) > 1]
+    values = {other.removesuffix("_idx").replace("_", " "): best[other].iloc[0] for other in shown}
+    parts = [f"{other} {value}" for other, value in values.items() if not isinstance(value, tuple)]
+    return (f"{name} ({', '.join(parts)})" if parts else name), best

@@ -1,8 +1,4 @@
-"""Runs of a sweep on whatever joblib runs them on: this process, threads, processes, or a cluster.
-
-Which it is stands nowhere here: `joblib.parallel_config` and `n_jobs` decide. A run never raises: what goes
-wrong in it comes back as a `SweepFailure`, so that the engine only ever breaks by itself.
-"""
+"""Tables of a sweep: a row per run, or the scores along one setting."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import numpy as np
 from .._validation import describe
 from ..assembly import Array
 from ..pipeline import Result
+from ..plots import chosen_voxels
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ class SweepFailure:
     ----------
     settings, subject : of the run
     error : what was raised, with its type
-    traceback : where, for whoever looks for the cause; empty where a worker was lost
+    traceback : the traceback, for finding the cause; empty if the run never started
     """
 
     settings: Settings
@@ -39,7 +36,7 @@ class SweepFailure:
 
 
 def sweep_table(results: Sequence[Result | SweepFailure]) -> DataFrame:
-    """A row per run: subject, the settings that vary, the summary metrics, and what went wrong, if anything did.
+    """A row per run: subject, the settings that vary, the summary metrics, and the error if it failed.
 
     Settings that hold several values are texts; where the stories vary, `n_stories` counts those trained on. A
     column `record` names the run's folder, where there is one.
@@ -47,7 +44,7 @@ def sweep_table(results: Sequence[Result | SweepFailure]) -> DataFrame:
     Raises
     ------
     TypeError
-        No list of results.
+        Not a list of results.
     """
     from pandas import DataFrame
 
@@ -78,7 +75,7 @@ def listed_results(results: Any, caller: str) -> list[Result | SweepFailure]:
     Raises
     ------
     TypeError
-        One result in place of a list, or something else.
+        A single result, or anything else that is not a list of results.
     """
     kinds = (Result, SweepFailure)
     listed = isinstance(results, Iterable) and not isinstance(results, (str, Mapping))
@@ -89,13 +86,18 @@ def listed_results(results: Any, caller: str) -> list[Result | SweepFailure]:
     return found
 
 
+def finished(results: Sequence[Result | SweepFailure]) -> list[Result]:
+    """The results without the failures."""
+    return [result for result in results if isinstance(result, Result)]
+
+
 def varying_settings(results: Sequence[Result | SweepFailure]) -> list[str]:
     """Names of the settings in which some of the results differ."""
     return [f.name for f in fields(Settings) if len({getattr(r.settings, f.name) for r in results}) > 1]
 
 
 def n_training_stories(result: Result) -> int | None:
-    """How many stories a run was fitted on; None where its settings take all and so do not say."""
+    """How many stories a run was fitted on; None if its settings take all stories."""
     chosen = result.settings.stories
     if chosen is None:
         return None
@@ -105,7 +107,7 @@ def n_training_stories(result: Result) -> int | None:
 
 
 SPREAD = ("median", "first_quartile", "third_quartile", "percentile_5", "percentile_95")
-N_STORIES = "n_stories"  # an x that is no setting: how many stories a run was trained on
+N_STORIES = "n_stories"  # an x that is not a setting: the number of training stories
 
 
 def curve_table(
@@ -121,9 +123,9 @@ def curve_table(
     ----------
     results : of a sweep, in a list; failed runs are left out
     x : a setting, such as "layer_idx", or "n_stories", the number of training stories
-    by : the setting that tells lines apart, or None for a single line
+    by : the setting with a line for each of its values, or None for a single line
     voxels : bool array (n_voxels,), or {subject: array}; by default the voxels of each subject that are
-        significant in at least one of its results, which favours no run
+        significant in at least one of its results
 
     Returns
     -------
@@ -133,50 +135,59 @@ def curve_table(
     Raises
     ------
     ValueError
-        No results; an x or `by` that is no setting, or an x that does not vary; several runs at one point; no voxels
+        No results; an x or `by` that is not a setting; an x that does not vary; several runs at one point; no voxels
         to show.
     TypeError
-        No list of results.
+        Not a list of results.
     """
-    from pandas import DataFrame
-
     results = listed_results(results, "curve_table")
-    runs = [result for result in results if isinstance(result, Result)]
+    runs = finished(results)
     if not runs:
         raise ValueError(
             f"Expected results of a sweep along {x}, got {'only failures' if results else 'none'}."
         )
-    refuse_unknown("x", x, runs, also=N_STORIES)
+    check_known("x", x, runs, also=N_STORIES)
     if by is not None:
-        refuse_unknown("by", by, runs)
-    points: dict[tuple, list[Array]] = {}
-    chosen = {
-        subject: shown_voxels(runs, subject, voxels) for subject in dict.fromkeys(r.subject for r in runs)
-    }
-    for run in runs:
-        key = (run.subject, getattr(run.settings, by) if by else "", _place(run, x))
-        points.setdefault(key, []).append(spread(run.scores[chosen[run.subject]]))
-    if len({key[2] for key in points}) < 2:
-        raise ValueError(f"Expected results that differ in {x}, got {next(iter(points))[2]!r} only.")
-    crowded = next((key for key, found in points.items() if len(found) > 1), None)
-    if crowded and x != N_STORIES:
-        others = [name for name in varying_settings(runs) if name not in (x, by)]
+        check_known("by", by, runs)
+    table = spread_table(runs, {by or "line": by, x: x}, voxels).infer_objects()
+    if table[x].nunique(dropna=False) < 2:
+        raise ValueError(f"Expected results that differ in {x}, got {_value(runs[0], x)!r} only.")
+    points = table.groupby(list(dict.fromkeys(["subject", by or "line", x])), dropna=False)
+    n_runs = points["n_voxels"].transform("size")
+    if n_runs.max() > 1 and x != N_STORIES:
+        run, others = runs[n_runs.argmax()], [n for n in varying_settings(runs) if n not in (x, by)]
         raise ValueError(
-            f"Expected one run of {crowded[0]} with {x}={crowded[2]!r}"
-            + (f" and {by}={crowded[1]!r}" if by else "")
-            + f", got {len(points[crowded])}, which differ in {', '.join(others) or 'nothing'}; take some of the "
-            f"results, or another `by`."
+            f"Expected one run of {run.subject} with {x}={_value(run, x)!r}"
+            + (f" and {by}={_value(run, by)!r}" if by else "")
+            + f", got {n_runs.max()}, which differ in {', '.join(others) or 'nothing'}; take some of the results, or "
+            f"another `by`."
         )
+    scores = points[list(SPREAD)]
+    means = scores.mean().where(scores.count().eq(points.size(), axis=0))  # NaN where a run has no scores
+    return means.assign(n_voxels=points["n_voxels"].first(), n_runs=points.size()).reset_index()
+
+
+def spread_table(
+    runs: Sequence[Result], columns: Mapping[str, str | None], voxels: Array | Mapping[str, Array] | None
+) -> DataFrame:
+    """A row per run: subject, settings by the names of their columns, `SPREAD` over the voxels shown, n_voxels."""
+    from pandas import DataFrame
+
+    subjects = dict.fromkeys(run.subject for run in runs)
+    masks = {subject: shown_voxels(runs, subject, voxels) for subject in subjects}
     rows = []
-    for (subject, line, place), found in points.items():
-        row = {"subject": subject, by or "line": line, x: place}
-        row |= dict(zip(SPREAD, np.mean(found, axis=0).tolist(), strict=True))
-        rows.append(row | {"n_voxels": int(chosen[subject].sum()), "n_runs": len(found)})
-    return DataFrame(rows).sort_values(["subject", by or "line", x], kind="stable", ignore_index=True)
+    for run in runs:
+        mask = masks[run.subject]
+        scores = run.scores[mask & np.isfinite(run.scores)]
+        spread = np.percentile(scores, [50, 25, 75, 5, 95]) if len(scores) else [np.nan] * len(SPREAD)
+        row = {"subject": run.subject, **{column: _value(run, name) for column, name in columns.items()}}
+        rows.append(row | dict(zip(SPREAD, spread, strict=True)) | {"n_voxels": int(mask.sum())})
+    # settings stay objects, else None would be NaN
+    return DataFrame(rows, dtype=object).astype(dict.fromkeys(SPREAD, float) | {"n_voxels": int})
 
 
-def refuse_unknown(argument: str, name: Any, runs: Sequence[Result], *, also: str = "") -> None:
-    """A ValueError for a name that is no setting, with those in which the runs differ."""
+def check_known(argument: str, name: Any, runs: Sequence[Result], *, also: str = "") -> None:
+    """A ValueError for a name that is not a setting; lists the settings in which the runs differ."""
     if name in [f.name for f in fields(Settings)] or (also and name == also):
         return
     varying = ", ".join(varying_settings(runs)) or "none"
@@ -186,15 +197,10 @@ def refuse_unknown(argument: str, name: Any, runs: Sequence[Result], *, also: st
     )
 
 
-def spread(scores: Array) -> Array:
-    """Median, quartiles, 5th and 95th percentile of the scores that are numbers, as `SPREAD` names them."""
-    scores = scores[np.isfinite(scores)]
-    return np.percentile(scores, [50, 25, 75, 5, 95]) if len(scores) else np.full(len(SPREAD), np.nan)
-
-
-def _place(run: Result, x: str) -> Any:
-    if x != N_STORIES:
-        return getattr(run.settings, x)
+def _value(run: Result, name: str | None) -> Any:
+    """A run's setting, or its number of training stories; an empty text without a name."""
+    if name != N_STORIES:
+        return getattr(run.settings, name) if name else ""
     found = n_training_stories(run)
     if found is None:
         raise ValueError(
@@ -214,10 +220,6 @@ def shown_voxels(runs: Sequence[Result], subject: str, voxels: Array | Mapping[s
         )
     if isinstance(voxels, Mapping):
         voxels = voxels.get(subject)
-    mask = np.any([run.significant for run in own], axis=0) if voxels is None else np.asarray(voxels)
-    if mask.dtype != bool or mask.shape != (sizes[0],) or not mask.any():
-        raise ValueError(
-            f"Expected a mask of the {sizes[0]} voxels of {subject} with at least one chosen, got "
-            f"{int(mask.sum())} chosen of {mask.size}; pass `voxels`, such as a result's rois['AC']."
-        )
-    return mask
+    if voxels is None:
+        voxels = np.any([run.significant for run in own], axis=0)
+    return chosen_voxels(voxels, sizes[0], f"such as rois['AC'] of a result of {subject}")

@@ -7,7 +7,7 @@ const DRAG_PX = 4; // a pointer that moves less has clicked
 const MAX_ZOOM = 24;
 const COURSE_HEIGHT = 140;
 const MAP_SHARE = 0.5; // of the window's height, so that map and time course fit on one screen
-const PATIENCE_MS = 300; // after which a missing time course is said
+const PATIENCE_MS = 300; // then a message replaces a missing time course
 
 const NUMBER = { type: "number", step: "any", placeholder: "auto" };
 const FOCUSABLE = new Set(["canvas", "input", "select", "button"]);
@@ -305,11 +305,11 @@ function render({ model, el }) {
     const { voxel, heading, times, measured, predicted } = model.get("_course");
     const selected = model.get("selected");
     const current = selected >= 0 && voxel === selected;
-    const said = current ? heading : selected < 0 ? model.get("_hint") : `Waiting for the kernel: ${nameOf(selected)}`;
-    course.setAttribute("aria-label", said);
+    const text = current ? heading : selected < 0 ? model.get("_hint") : `Waiting for the kernel: ${nameOf(selected)}`;
+    course.setAttribute("aria-label", text);
     pen.fillStyle = ink;
     pen.textAlign = "left";
-    pen.fillText(said, 4, 10, width - 8);
+    pen.fillText(text, 4, 10, width - 8);
     course.dataset.voxel = current ? voxel : NONE;
     if (!current || !times || !times.byteLength) return;
 
@@ -436,8 +436,8 @@ function render({ model, el }) {
       element(scale, "span", "enb-brain-bar").style.background = `linear-gradient(to right, ${stops.join(",")})`;
       element(scale, "span").textContent = number(high);
     }
-    const said = stops ? [units, note] : [note]; // bars have their units at their own axis
-    element(scale, "span", "enb-brain-units").textContent = said.filter(Boolean).join("; ");
+    const parts = stops ? [units, note] : [note]; // bars have their units at their own axis
+    element(scale, "span", "enb-brain-units").textContent = parts.filter(Boolean).join("; ");
   }
 
   // --- what comes from the kernel ---

@@ -1,4 +1,4 @@
-"""What the click-through map sends to the browser, from results and arrays alone."""
+"""The data that the click-through map sends to the browser, made from results and arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEB = Path(__file__).parent
 
 
 def course_of(result: Result, voxel: int, story: str) -> dict[str, Any]:
-    """What the browser draws for one voxel: a heading, and times, measured and predicted BOLD as float32 bytes."""
+    """The data of one voxel for the browser: a heading, and times, measured and predicted BOLD as float32 bytes."""
     score = result.story_scores[story][voxel] if story in result.story_scores else np.nan
     heading = f"{voxel_words(result, voxel)}, {story}: r = {score:.2f}"
     series = {"times": result.row_times, "measured": result.measured, "predicted": result.predictions}
@@ -49,7 +49,7 @@ def areas_of(masks: Mapping[str, Array], n_voxels: int) -> tuple[list[str], Arra
 
 
 def row_places(lookup: Array, n_regions: int) -> Array:
-    """(n_regions, 2): the middle of each region's row in the picture, -1 where it is not shown."""
+    """(n_regions, 2): the middle of each region's row in the picture, -1 if it is not shown."""
     places = np.full((n_regions, 2), -1)
     rows, columns = np.nonzero(lookup >= 0)
     regions = lookup[rows, columns]
@@ -61,7 +61,7 @@ def row_places(lookup: Array, n_regions: int) -> Array:
 
 
 def stops(cmap: str, categories: Sequence[float] | None = None) -> list[str]:
-    """Colours along the bar, as CSS writes them in a gradient; of categories, each over its stretch of the bar."""
+    """Colours along the bar, as in a CSS gradient; each category has its own stretch of the bar."""
     if categories is None:
         return ["#" + bytes(colour).hex() for colour in palette_of(cmap)[::15]]
     share = 100 / len(categories)

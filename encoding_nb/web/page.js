@@ -1,5 +1,5 @@
-// What the panel needs of the page around it: that somebody looks, that letters reach its boxes, that these have
-// tooltips, a cell below, the clipboard, and a file to download. Everything else is done by the kernel.
+// What the panel needs from the browser: whether the page is open, keys that reach its text boxes, tooltips, a new
+// cell, the clipboard, and a file to download. The kernel does everything else.
 
 // JupyterLab's shortcuts look at the element with the focus first: with this mark they leave its keys alone.
 const MARK = "data-lm-suppress-shortcuts";
@@ -92,22 +92,22 @@ function button(parent, text, cls, title) {
 function renderCode({ model, el }) {
   const bar = document.createElement("div");
   bar.className = "enb-page-bar";
-  const said = document.createElement("span");
-  said.setAttribute("role", "status");
+  const status = document.createElement("span");
+  status.setAttribute("role", "status");
   const code = document.createElement("pre");
   code.className = "enb-code";
   code.tabIndex = 0;
   code.setAttribute("aria-label", "Code of the last run");
   const copier = button(bar, "Copy", "enb-copy", "Copy the code");
   const inserter = button(bar, "Insert below", "enb-insert", "Put the code into a new cell below the panel's");
-  bar.append(said);
+  bar.append(status);
   el.append(bar, code);
-  copier.addEventListener("click", async () => (said.textContent = await copy(model.get("code"))));
-  inserter.addEventListener("click", () => (said.textContent = insertBelow(model, el, model.get("code"))));
+  copier.addEventListener("click", async () => (status.textContent = await copy(model.get("code"))));
+  inserter.addEventListener("click", () => (status.textContent = insertBelow(model, el, model.get("code"))));
   const show = () => {
     code.textContent = model.get("code");
     copier.disabled = inserter.disabled = !model.get("code");
-    said.textContent = "";
+    status.textContent = "";
   };
   model.on("change:code", show);
   show();
@@ -118,20 +118,20 @@ function renderDownload({ model, el }) {
   const bar = document.createElement("div");
   bar.className = "enb-page-bar";
   const made = button(bar, "Download all", "enb-download", "Save the last run and download all saved runs as one zip");
-  const said = document.createElement("span");
-  said.setAttribute("role", "status");
-  bar.append(said);
+  const status = document.createElement("span");
+  status.setAttribute("role", "status");
+  bar.append(status);
   el.append(bar);
   let waiting = false;
   made.addEventListener("click", () => {
     waiting = true;
-    said.textContent = "Packing.";
+    status.textContent = "Packing.";
     model.send({ kind: "zip" });
   });
   const got = (message, buffers) => {
     if (!waiting) return; // another view of the panel asked
     waiting = false;
-    said.textContent = message.said;
+    status.textContent = message.status;
     if (!buffers || !buffers.length) return;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob(buffers, { type: "application/zip" }));

@@ -26,6 +26,11 @@ def assert_uncut(figure):
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
+def pair_image(*values, **options):
+    """The pixels of a map of two values, without outlines."""
+    return flatmaps.flatmap_pair(*values, DEMO, **options).axes[0].images[0].get_array()
+
+
 def lightness(rgb):
     """Relative luminance (IEC 61966-2-1), from bytes."""
     linear = (np.asarray(rgb) / 255.0) ** 2.2
@@ -53,9 +58,7 @@ def test_oklab_round_trip_and_a_published_value():
 
 def test_pair_map_takes_both_values_of_each_pixel(values):
     first, second = values
-    image = flatmaps.pair_image(
-        first, second, DEMO, first_limits=(0, 1), second_limits=(0, 1), with_rois=False
-    )
+    image = pair_image(first, second, first_limits=(0, 1), second_limits=(0, 1))
     mapper = surfaces.flat_mapper(DEMO)
     x, y = (mapper.project(v) for v in values)
     there = np.isfinite(x)
@@ -70,7 +73,7 @@ def test_pair_map_shows_only_pixels_with_both_values(values):
     first, second = values[0].copy(), values[1].copy()
     area = surfaces.roi_masks(DEMO)["AC"]
     second[area] = np.nan
-    image = flatmaps.pair_image(first, second, DEMO, with_rois=False)
+    image = pair_image(first, second)
     mapper = surfaces.flat_mapper(DEMO)
     gone = mapper.project(area.astype(float)) == 1
     assert {tuple(c) for c in image[mapper.pixels][gone]} <= {(96, 96, 96, 255), (160, 160, 160, 255)}
@@ -89,11 +92,11 @@ def test_pair_map_names_the_map_that_is_wrong(values):
     with pytest.raises(
         ValueError, match=r"Expected 21229 values of the second map, .*got 3 values of the second"
     ):
-        flatmaps.pair_image(values[0], np.ones(3), DEMO)
+        pair_image(values[0], np.ones(3))
     with pytest.raises(ValueError, match=r"significant must be flags, .* got float64"):
-        flatmaps.pair_image(*values, DEMO, significant=values[0])
+        pair_image(*values, significant=values[0])
     with pytest.raises(TypeError, match="colour"):
-        flatmaps.pair_image(*values, DEMO, colour="red")
+        pair_image(*values, colour="red")
 
 
 def test_pair_map_of_nothing_is_drawn_and_said(values):
@@ -145,7 +148,7 @@ def test_category_figure_is_uncut_and_its_names_do_not_overlap(values, n):
 
 
 def test_labels_that_are_none_are_refused(values):
-    with pytest.raises(ValueError, match=r"whole numbers from -1 \(none\) to 2, got float64"):
+    with pytest.raises(ValueError, match=r"from -1 \(no category\) to 2, got float64"):
         flatmaps.category_image(values[0], DEMO, n_categories=3)
     with pytest.raises(ValueError, match=r"to 2, got int64 from 0 to 3"):
         flatmaps.category_image(np.arange(len(values[0])) % 4, DEMO, n_categories=3)
@@ -156,7 +159,8 @@ def test_labels_that_are_none_are_refused(values):
 def test_no_category_at_all_is_drawn_and_said(values):
     figure = flatmaps.flatmap_categories(np.full(len(values[0]), -1), DEMO, names=["a"])
     assert "none of the 21229 voxels is in a category" in texts(figure)
-    assert flatmaps._no_label(np.array([-1, 0])) == ""
+    labels = np.where(np.arange(len(values[0])) < 9, 0, -1)
+    assert "in a category" not in texts(flatmaps.flatmap_categories(labels, DEMO, names=["a"]))
 
 
 def test_outlines_on_a_light_map_are_dark(values):
@@ -169,3 +173,15 @@ def test_outlines_on_a_light_map_are_dark(values):
     darker = drawn[changed].astype(int)[:, :3].mean(axis=1) < 100
     assert changed.sum() > 1000 and 0.2 < darker.mean() < 0.9, "the lines are dark, their rims light"
     assert bare[changed].astype(int)[:, :3].mean() > 180
+
+
+def test_the_key_of_a_pair_has_the_first_map_to_the_right_and_the_second_upwards(values):
+    figure = flatmaps.flatmap_pair(
+        *values, DEMO, names=("one", "two"), first_limits=(0, 1), second_limits=(2, 5)
+    )
+    (key,) = [ax for ax in figure.axes if ax.get_xlabel() == "one"]
+    assert (key.get_ylabel(), key.get_xlim(), key.get_ylim()) == ("two", (0, 1), (2, 5))
+    n = _painting.PAIR_STEPS
+    (image,) = key.images
+    assert image.origin == "lower"
+    np.testing.assert_array_equal(image.get_array()[0, -1], _painting.pair_palette()[n - 1])

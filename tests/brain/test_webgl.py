@@ -84,15 +84,16 @@ def test_served_from_this_machine_alone(viewer):
 
 
 def test_an_empty_folder_is_not_served(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no index\.html; make it with export_webgl"):
+    with pytest.raises(FileNotFoundError, match=r"no index\.html; make it with export_webgl"):
         webgl.serve_folder(tmp_path)
 
 
 def test_proxied_address(monkeypatch):
     monkeypatch.setattr(webgl.importlib.util, "find_spec", lambda name: None)
-    assert webgl.proxied_address(8123) is None
+    served = webgl.Served(8123, None)
+    assert served.proxied is None
     monkeypatch.setattr(webgl.importlib.util, "find_spec", lambda name: ModuleSpec(name, None))
     monkeypatch.delenv("JUPYTERHUB_SERVICE_PREFIX", raising=False)
-    assert webgl.proxied_address(8123) == "/proxy/8123/"
+    assert served.proxied == "/proxy/8123/"
     monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/someone/")
-    assert webgl.proxied_address(8123) == "/user/someone/proxy/8123/"
+    assert served.proxied == "/user/someone/proxy/8123/"

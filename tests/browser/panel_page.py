@@ -106,7 +106,7 @@ def choose(page, css_class: str, label: str) -> None:
 
 
 def settings_of(page) -> dict:
-    return json.loads(in_kernel(page, "print(panel._controls.read()[0].to_json())"))
+    return json.loads(in_kernel(page, "print(panel.controls.read()[0].to_json())"))
 
 
 def open_tab(page, title: str) -> None:

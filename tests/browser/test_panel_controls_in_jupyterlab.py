@@ -42,11 +42,15 @@ CHOICES = {
     "enb-processing": ("folded and centred, as in LITcoder", "processing", "litcoder"),
     "enb-downsample": ("sinc filter", "downsample_method", "sinc"),
     "enb-scheme": ("every story in turn (nested cross-validation)", "use_train_test_split", False),
-    "enb-folding": ("runs of TRs, in order", "folding_type", "chunked_contiguous"),
+    "enb-folding": ("chunks of TRs, in order", "folding_type", "chunked_contiguous"),
     "enb-criterion": ("explained variance (R2)", "use_corr", False),
     "enb-device": ("cpu", "device", "cpu"),
-    "enb-significance": ("permutation (slower, honest)", "significance", "permutation"),
-    "enb-alternative": ("above or below chance", "alternative", "two-sided"),
+    "enb-significance": (
+        "permutation test (slower, accounts for autocorrelation)",
+        "significance",
+        "permutation",
+    ),
+    "enb-alternative": ("two-sided", "alternative", "two-sided"),
 }
 TICKS = {"enb-single-alpha": "single_alpha", "enb-normalpha": "normalpha"}
 

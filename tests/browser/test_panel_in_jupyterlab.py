@@ -81,7 +81,7 @@ def test_what_cannot_be_is_said_beside_its_control(open_notebook):
     expect(page.locator(".enb-model-problem")).to_contain_text("no-such-model", timeout=60_000)
     expect(fit).to_be_disabled()
     type_into(page, "enb-model", "gpt2-medium")  # known; whether it can be had depends on the machine
-    expect(page.locator(".enb-model-problem")).not_to_contain_text("Looking this model up", timeout=60_000)
+    expect(page.locator(".enb-model-problem")).not_to_contain_text("Looking up this model", timeout=60_000)
     expect(page.locator(".enb-left")).to_contain_text(re.compile("gpt2-medium|24 layers of 1024 features"))
     type_into(page, "enb-model", TINY_MODEL)
     expect(fit).to_be_enabled()

@@ -66,9 +66,7 @@ def test_cancel_in_extraction_and_in_fit_then_fit_again(open_notebook):
         in_kernel(page, SLOWLY.format(module=module, name=name))
         page.locator("button.enb-fit").click()
         expect(page.locator(".enb-stages .enb-now")).to_contain_text(stage, timeout=SLOW)
-        assert in_kernel(page, "panel.fit(); print(panel._progress.status.value)").startswith(
-            "Something is running"
-        )
+        assert in_kernel(page, "panel.fit(); print(panel.status)").startswith("Something is running")
         asked = time.monotonic()
         cancel.click()
         expect(line).to_have_text(re.compile("Cancelled"), timeout=20_000)
@@ -175,7 +173,7 @@ def test_sweep_compare_code_save_and_every_tab_in_both_themes(open_notebook, lab
     wait_until(lambda: len(page.evaluate(sources)) == 3, page, "a cell is inserted")
     _, code, last = page.evaluate(sources)
     assert last == "print('the last cell')", "it stands below the panel's cell, not at the end"
-    assert code == in_kernel(page, "print(panel._results.code.view.code)")
+    assert code == in_kernel(page, "print(panel.results.code.view.code)")
     in_kernel(page, "kept = panel.result.scores")
     run_cell(page, 1)
     wait_until(lambda: in_kernel(page, "print('result' in globals())") == "True", page, "it was run", 300)
@@ -227,10 +225,8 @@ def test_what_the_result_tabs_can_be_asked_for(open_notebook):
     canvas = page.locator(".enb-flatmap canvas.enb-brain-map")
     box = canvas.bounding_box()
     canvas.click(position={"x": box["width"] * 0.28, "y": box["height"] * 0.6})
-    wait_until(
-        lambda: int(in_kernel(page, "print(panel._results.brain.view.selected)")) >= 0, page, "a click"
-    )
-    voxel = in_kernel(page, "print(panel._results.brain.view.selected)")
+    wait_until(lambda: int(in_kernel(page, "print(panel.results.brain.view.selected)")) >= 0, page, "a click")
+    voxel = in_kernel(page, "print(panel.results.brain.view.selected)")
     open_tab(page, "Stories")
     expect(page.locator(".enb-course-voxel input")).to_have_value(voxel, timeout=30_000)
     course = picture(page, "enb-course")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from encoding_nb import Settings, add_delays, load_assembly, run
-from encoding_nb.datasets.alice import REGIONS, TRIMMING, listeners, over_listeners
+from encoding_nb.datasets.alice import REGIONS, listeners, over_listeners
+from encoding_nb.design import TRIMMINGS
 from encoding_nb.features import word_rate
 
 from ..made_lebel import VOCABULARY, textgrid
@@ -76,7 +77,7 @@ def test_the_mean_and_all_listeners(made):
 @pytest.mark.filterwarnings("ignore:.*s33 left out")
 def test_a_fit_of_all_finds_the_region_that_follows_word_rate(made):
     settings = Settings(
-        modality="wordrate", use_train_test_split=False, trimming=TRIMMING, folding_type="kfold"
+        modality="wordrate", use_train_test_split=False, trimming=TRIMMINGS["alice"], folding_type="kfold"
     )
     everyone = load_assembly(made, subject="all")
     result = run(everyone, settings, progress=False)
@@ -98,8 +99,8 @@ def test_delays_do_not_reach_before_the_first_row(made):
     delayed = add_delays(counter, Settings().fir_delays)
     assert (delayed[:4] == 0).any()
     for test in (False, True):
-        kept = TRIMMING.features(delayed, test=test)
-        assert (kept > 0).all() and TRIMMING.check(
+        kept = TRIMMINGS["alice"].features(delayed, test=test)
+        assert (kept > 0).all() and TRIMMINGS["alice"].check(
             "alice", story.n_trs, story.n_rows, test=test
         ) == N_ROWS - 4
 
@@ -109,7 +110,7 @@ def test_a_fit_of_the_mean_listener_is_drawn_by_region(made):
     from encoding_nb.plots.regions import plot_regions
 
     settings = Settings(
-        modality="wordrate", use_train_test_split=False, trimming=TRIMMING, folding_type="kfold"
+        modality="wordrate", use_train_test_split=False, trimming=TRIMMINGS["alice"], folding_type="kfold"
     )
     result = run(load_assembly(made), settings, progress=False)
     assert result.surface is None and result.voxel_names == REGIONS
@@ -125,24 +126,24 @@ def test_over_listeners_leaves_out_what_has_no_value():
     found = over_listeners(np.array([0.1, np.nan, 0.3, np.nan, np.nan, 0.5]), names)
     assert found["A"].n == 2 and found["A"].mean == pytest.approx(0.2)
     assert found["A"].standard_error == pytest.approx(0.1) and np.isnan(found["B"].standard_error)
-    with pytest.raises(ValueError, match="a value for each of the columns of subject='all'"):
+    with pytest.raises(ValueError, match=r"a value for each column of subject='all', got \(6,\) for 6 names"):
         over_listeners(np.zeros(6), REGIONS)
 
 
 @pytest.mark.filterwarnings("ignore:.*s33 left out")
 def test_what_cannot_be_opened(made, tmp_path):
-    with pytest.raises(ValueError, match="no listener 's99'; there are mean, all, s17, s18, s19, s20, s33"):
+    with pytest.raises(ValueError, match="no listener 's99'; it has mean, all, s17, s18, s19, s20, s33"):
         load_assembly(made, subject="s99")
     with pytest.raises(ValueError, match="the time courses of s33 do not vary; choose another listener"):
         load_assembly(made, subject="s33")
-    with pytest.raises(ValueError, match="no time courses for radius_mm=8; there are 10mm, 6mm"):
+    with pytest.raises(ValueError, match="no time courses for radius_mm=8; the folder has 10mm, 6mm"):
         load_assembly(made, radius_mm=8)
-    with pytest.raises(ValueError, match=r"expected \['alice'\], got \['souls'\]"):
+    with pytest.raises(ValueError, match=r"no story souls; it has alice"):
         load_assembly(made, stories=["souls"])
     (tmp_path / "10mm").mkdir()
     path = tmp_path / "10mm" / "s1-timecourses.txt"
     np.savetxt(path, np.random.default_rng(0).standard_normal((20, 6)))
-    with pytest.raises(ValueError, match="one TextGrid beside the time courses, got 0; pass textgrid="):
+    with pytest.raises(ValueError, match="one TextGrid, got 0; pass textgrid="):
         load_assembly(tmp_path)
     for content, says in (
         ("a b c", "cannot be read as a table"),
@@ -154,5 +155,5 @@ def test_what_cannot_be_opened(made, tmp_path):
             load_assembly(tmp_path, textgrid=made / "Alice.TextGrid")
     np.savetxt(path, np.random.default_rng(0).standard_normal((20, 6)))
     np.savetxt(tmp_path / "10mm" / "s2-timecourses.txt", np.random.default_rng(0).standard_normal((21, 6)))
-    with pytest.raises(ValueError, match="as many rows from every listener, got s1 20, s2 21"):
+    with pytest.raises(ValueError, match="the same number of rows from every listener, got s1 20, s2 21"):
         load_assembly(tmp_path, textgrid=made / "Alice.TextGrid")

@@ -117,7 +117,7 @@ def test_nan_become_zero_and_are_counted_once(copied):
     np.testing.assert_array_equal(values, np.nan_to_num(data))
     kept = load_assembly(copied, nan="keep").stories["alpha"].bold[:]
     np.testing.assert_array_equal(np.isnan(kept), np.isnan(data))
-    with pytest.raises(ValueError, match="nan: expected one of zero, keep, got 'drop'"):
+    with pytest.raises(ValueError, match="nan must be one of zero, keep; got 'drop'"):
         load_assembly(copied, nan="drop")
 
 
@@ -194,7 +194,7 @@ def test_going_through_the_stories_holds_one_at_a_time(tmp_path):
 def test_a_wrong_folder_level_is_answered_with_the_right_one(made, level):
     right = made / ".." / "ds003020" if level == ".." else made.resolve()
     with pytest.raises(
-        ValueError, match="expected ds003020's own folder, with derivative/preprocessed_data; "
+        ValueError, match="expected ds003020, a folder with derivative/preprocessed_data; "
     ) as e:
         load_assembly(made / level)
     assert str(e.value).endswith(f"; pass {right}.")
@@ -202,16 +202,16 @@ def test_a_wrong_folder_level_is_answered_with_the_right_one(made, level):
 
 
 def test_a_folder_of_another_kind(tmp_path):
-    with pytest.raises(ValueError, match=r"its kind is not known; this version opens 'demo', a LITcoder"):
+    with pytest.raises(ValueError, match=r"its kind is unknown; load_assembly opens 'demo', a LITcoder"):
         load_assembly(tmp_path)
 
 
 def test_subjects_and_stories_that_are_not_there(made):
-    with pytest.raises(ValueError, match="no subject 'UTS10'; there is UTS03"):
+    with pytest.raises(ValueError, match="no subject 'UTS10'; it has UTS03"):
         load_assembly(made, subject="UTS10")
-    with pytest.raises(ValueError, match="no story souls; there are alpha, beta, gamma, wheretheressmoke"):
+    with pytest.raises(ValueError, match="no story souls; it has alpha, beta, gamma, wheretheressmoke"):
         load_assembly(made, stories=["souls"])
-    with pytest.raises(ValueError, match="one of 'litcoder', 'authors', got 'some'"):
+    with pytest.raises(ValueError, match="one of litcoder, authors; got 'some'"):
         load_assembly(made, stories="some")
 
 
@@ -220,7 +220,7 @@ def test_responses_and_respdict_that_disagree(copied):
     with pytest.raises(ValueError, match=r"alpha\.hf5: expected 40 rows .* 60 TRs of respdict.json, got 41"):
         load_assembly(copied)
     (copied / "derivative" / "respdict.json").write_text(json.dumps({"beta": 64}))
-    with pytest.raises(ValueError, match=r"respdict.json: story alpha is not in it"):
+    with pytest.raises(ValueError, match=r"respdict.json: story alpha is missing"):
         load_assembly(copied)
     (copied / "derivative" / "respdict.json").write_text("{")
     with pytest.raises(ValueError, match=r"respdict.json: expected JSON"):
@@ -234,15 +234,13 @@ def test_voxels_that_differ_between_stories_or_from_the_mask(copied):
     write_hf5(responses(copied, "beta"), np.zeros((44, 12)))
     store = copied / "derivative" / "pycortex-db"
     write_mask(store, "UTS03", "thick", 20)
-    with pytest.raises(
-        ValueError, match=r"a mask of 12 voxels, as the responses of UTS03 have, got thick 20, cortical 9"
-    ):
+    with pytest.raises(ValueError, match=r"no mask has the responses' 12 voxels, got thick 20, cortical 9"):
         load_assembly(copied)
     write_mask(store, "UTS03", "cortical", 12)
     assert load_assembly(copied).surface.mask == "cortical"
     shutil.rmtree(store)
     with pytest.warns(
-        UserWarning, match="no mask of transform UTS03_auto is downloaded, so there are no flatmaps"
+        UserWarning, match="the mask thick is not downloaded, .*\\(got none\\), so there are no flatmaps"
     ):
         assert load_assembly(copied).surface is None
 
@@ -259,7 +257,7 @@ def test_the_right_mask_is_not_downloaded_but_another_is(copied, state):
         thick.symlink_to(POINTER)
     with pytest.warns(
         UserWarning,
-        match=r"the mask thick is not downloaded, and no other has the 12 voxels .*\(cortical 9\), so there are no "
+        match=r"the mask thick is not downloaded, and no other has the 12 voxels .*\(got cortical 9\), so there are no "
         "flatmaps; get it with",
     ):
         assert load_assembly(copied).surface is None
@@ -290,7 +288,9 @@ def test_files_that_were_not_downloaded(copied):
     path.symlink_to(POINTER)
     with pytest.warns(UserWarning, match="1 of 4 stories are not downloaded and are left out"):
         assert "gamma" not in load_assembly(copied).stories
-    with pytest.raises(FileNotFoundError, match=r"gamma.hf5 is a link to nowhere: .*encoding_nb fetch"):
+    with pytest.raises(
+        FileNotFoundError, match=r"gamma.hf5 is a link to a missing file: .*encoding_nb fetch"
+    ):
         load_assembly(copied, stories=["gamma"])
     path.unlink()
     path.write_text("/annex/objects/MD5E-s29--c905809627b7291b5d031083dc36d56f.hf5\n")
@@ -298,7 +298,7 @@ def test_files_that_were_not_downloaded(copied):
         load_assembly(copied, stories=["gamma"])
     transcript = copied / "derivative" / "TextGrids" / "alpha.TextGrid"
     transcript.unlink()
-    with pytest.raises(FileNotFoundError, match=r"alpha.TextGrid is not there; get it with"):
+    with pytest.raises(FileNotFoundError, match=r"alpha.TextGrid does not exist; get it with"):
         load_assembly(copied, stories=["alpha"])
     (copied / "derivative" / "respdict.json").write_text(POINTER)
     with pytest.raises(FileNotFoundError, match=r"respdict.json is only a git-annex pointer"):
@@ -345,3 +345,13 @@ def test_before_it_was_fetched_it_is_said_how(tmp_path, there):
         ValueError, match=r"Unknown data set .*fetch_lebel, or `python -m encoding_nb fetch`, downloads"
     ):
         load_assembly(folder)
+
+
+def test_nan_of_single_presentations_follow_the_same_rule(copied):
+    with h5py.File(responses(copied, "wheretheressmoke"), "r+") as file:
+        file["individual_repeats"][0, 3, 1] = np.nan
+    kept = load_assembly(copied, repeats=True, nan="keep").stories["wheretheressmoke"].repeats[:]
+    assert np.argwhere(np.isnan(kept)).tolist() == [[0, 3, 1]]
+    with pytest.warns(UserWarning, match="1 NaN in 1 of 12 voxels become 0"):
+        zero = load_assembly(copied, repeats=True).stories["wheretheressmoke"].repeats[:]
+    np.testing.assert_array_equal(zero, np.nan_to_num(kept))

@@ -49,13 +49,13 @@ def test_any_word_comes_back(tmp_path, texts):
     ("content", "says"),
     [
         ("", "expected the columns 'onset' and 'word or words or text"),
-        ("onset\tduration\n1\t2\n", "got onset, duration; name them with onset_column and word_column"),
+        ("onset\tduration\n1\t2\n", "got onset, duration; set onset_column, word_column"),
         ("onset\tword\nsoon\ta\n", r"events.tsv, line 2: expected onset in seconds, got 'soon'"),
         ("onset\tword\n1\ta\nn/a\tb\n", r"line 3: expected onset in seconds, got 'n/a'"),
         ("onset\tword\tduration\n1\ta\tinf\n", "line 2: expected duration in seconds, got 'inf'"),
         ("onset\tword\n1\ta\tb\n", r"line 2: expected 2 columns, got 3"),
-        ("onset\tword\n2\ta\n1\tb\n", r"events.tsv: Words: word 1 .* starts before the word in front of it"),
-        ("onset\tword\n1\tn/a\n", "none of its 1 rows holds a word in column 'word'"),
+        ("onset\tword\n2\ta\n1\tb\n", r"events.tsv: Words: word 1 .* starts before"),
+        ("onset\tword\n1\tn/a\n", "none of its 1 rows has a word in column 'word'"),
         ("onset\tword\tduration\n1\ta\t-1\n", "word 0 .* ends before it starts"),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_column_of_durations_that_is_named_must_be_there(tmp_path):
     assert read_word_table(path, duration_column="length").offsets.tolist() == [1.5]
     assert read_word_table(path).offsets.tolist() == [1.0]
     with pytest.raises(
-        ValueError, match=r"events.tsv: expected the column 'durr', got onset, word, length; leave"
+        ValueError, match=r"events.tsv: expected the column 'durr', got onset, word, length; omit"
     ):
         read_word_table(path, duration_column="durr")
 
@@ -81,13 +81,13 @@ def test_files_that_are_no_tables(tmp_path):
     path = tmp_path / "events.tsv"
     with pytest.raises(FileNotFoundError, match="is a folder, not a file; check the path"):
         read_word_table(tmp_path)
-    with pytest.raises(TypeError, match="read_word_table: expected a path as a text, got None"):
+    with pytest.raises(TypeError, match="read_word_table: expected a path"):
         read_word_table(None)
-    with pytest.raises(FileNotFoundError, match="is not there; check the path"):
+    with pytest.raises(FileNotFoundError, match="does not exist; check the path"):
         read_word_table(path)
     path.write_bytes(b"onset\tword\n1\t\xff\xfe\n")
-    with pytest.raises(ValueError, match="expected UTF-8 text, got byte 13 that is none"):
+    with pytest.raises(ValueError, match=r"cannot be read as a UTF-8 table .*position 13"):
         read_word_table(path)
     (tmp_path / "a.csv").write_text('onset,word\n1,"a\n')
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match="cannot be read as a UTF-8 table"):
         read_word_table(tmp_path / "a.csv")

@@ -21,7 +21,6 @@ from encoding_nb.features import (
     is_cached,
     joined_features,
     layer_activations,
-    story_features,
     token_embeddings,
     word_rate,
 )
@@ -31,6 +30,10 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "hf" / "tiny-gpt2")
 STORIES = ("storya", "storyb", "storyc", "storyd", "storyz_test")
 SPEC = FeatureSpec(activation=ActivationSpec(TINY, processing="litcoder"), layer_idx=2)
+
+
+def story_features(story, spec, **options):
+    return joined_features(story, {"a": spec}, **options).values
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +91,9 @@ def test_what_a_progress_function_raises_is_no_failure_of_the_story(stories, spa
         raise error
 
     spec = FeatureSpec(space, activation=SPEC.activation, layer_idx=2, embedding=TINY)
-    for work in (
-        lambda: story_features(stories["storya"], spec, progress=progress),
-        lambda: joined_features(stories["storya"], {"a": spec}, progress=progress),
-    ):
-        with pytest.raises(type(error)) as raised:
-            work()
-        assert raised.value is error and str(error) == "mine"
+    with pytest.raises(type(error)) as raised:
+        joined_features(stories["storya"], {"a": spec}, progress=progress)
+    assert raised.value is error and str(error) == "mine"
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_what_a_progress_function_raises_is_no_failure_of_the_story(stories, spa
     [
         (
             FeatureSpec("phonemes"),
-            "Unknown modality 'phonemes'; choose one of language_model, wordrate, embeddings",
+            "modality must be one of language_model, wordrate, embeddings; got 'phonemes'",
         ),
         (FeatureSpec(), "storya: a language model's features need"),
         (FeatureSpec("embeddings"), "storya: embeddings need"),
@@ -211,7 +210,8 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path):
         read_word_vectors(path, ["the"])
     path.write_text("4 3\nthe 1 2 x\n")
     with pytest.raises(
-        ValueError, match=r"vectors\.kv, line 2: expected 3 numbers after 'the', but could not"
+        ValueError,
+        match=r"vectors\.kv, line 2: expected a word and 3 numbers, got b'the 1 2 x.*could not convert",
     ):
         read_word_vectors(path, ["the"])
     path.write_text("4 3\nthe 1 2 3\nand 1 2 3\n")
@@ -219,14 +219,14 @@ def test_files_that_hold_no_vectors_are_refused(tmp_path):
         ValueError, match=r"vectors\.kv: expected 4 vectors, .* the file ends after 2; it is cut off"
     ):
         read_word_vectors(path, ["the"])
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt is not there; check the path"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt does not exist; check the path"):
         read_word_vectors(tmp_path / "nowhere.txt", ["the"])
-    with pytest.raises(TypeError, match="read_word_vectors: expected a path as a text, got None"):
+    with pytest.raises(TypeError, match=r"read_word_vectors: expected a path.*got None"):
         read_word_vectors(None, ["the"])
     short = tmp_path / "vectors.bin"
     write_binary(short)
     short.write_bytes(short.read_bytes()[:-6])
-    with pytest.raises(ValueError, match="expected 4 vectors of 3 numbers, but the file ends after 3"):
+    with pytest.raises(ValueError, match="expected 4 vectors of 3 numbers, but it ends after 3"):
         read_word_vectors(short, ["Suite"])
 
 
@@ -245,10 +245,9 @@ def test_joined_spaces_stand_in_their_order_with_their_widths(stories, tmp_path)
         joined = joined_features(story, specs, memory=tmp_path)
         parts = {name: story_features(story, spec, memory=tmp_path) for name, spec in specs.items()}
     assert joined.widths == {"rate": 1, "model": 64, "vectors": 3}
-    assert list(joined.columns) == ["rate", "model", "vectors"]
+    assert list(joined.widths) == ["rate", "model", "vectors"]
     assert joined.values.shape == (story.n_trs, 68)
-    for name, part in parts.items():
-        assert np.array_equal(joined.values[:, joined.columns[name]], part)
+    assert np.array_equal(joined.values, np.hstack(list(parts.values())))
 
 
 def test_joined_progress_reaches_its_total(stories):
@@ -295,7 +294,7 @@ def test_cancelled_at_every_call_keeps_finished_stories_only(stories, tmp_path, 
         assert is_cached(second, model, memory=memory) == (number not in in_model)
         assert threading.enumerate() == threads
         if number not in in_model:
-            assert {path.suffix for path in memory.rglob("*") if path.is_file()} == {".layer"}
+            assert {path.suffix for path in memory.rglob("*") if path.is_file()} == {".zip"}
             shutil.rmtree(memory)
         assert sorted(tmp_path.rglob("*")) == files
     found = joined_features(second, specs, memory=tmp_path)
@@ -306,3 +305,15 @@ def shortened(story, n_words):
     """The first words of a story, on its first TRs."""
     words = Words(story.words.text[:n_words], story.words.times[:n_words], story.words.times[:n_words])
     return Story(story.name, words, story.tr_times[:8], story.bold[:8])
+
+
+def test_words_are_sampled_at_their_middle(tmp_path):
+    """The golden stories know one time of each word; here the onsets lie in other TRs."""
+    write_text(tmp_path / "vectors.txt", header=True)
+    words = Words(("the", "caf\u00e9"), [0.0, 3.2], [1.0, 8.8])
+    story = Story("s", words, 2.0 * np.arange(5), np.zeros((5, 1)))
+    spec = FeatureSpec("embeddings", embedding=str(tmp_path / "vectors.txt"))
+    found = story_features(story, spec, downsample_method="sum")
+    expected = np.zeros((5, 3))
+    expected[0], expected[3] = VECTORS["the"], VECTORS["caf\u00e9"]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)

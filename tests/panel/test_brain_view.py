@@ -142,7 +142,7 @@ def test_threshold_and_colour_range_redraw(view, result):
     assert view._scale["note"] == "faded: not significant"
     view.vmin = 0.5  # does not fit to the other end, which then counts as not given, and the map says so
     assert view._scale["low"] == 0.5 < view._scale["high"]
-    assert view._scale["note"].startswith("the colours cannot go from 0.5 to 0.3: their upper end is chosen")
+    assert view._scale["note"].startswith("the colours cannot go from 0.5 to 0.3: the upper end is chosen")
     view.vmax = 0.7
     assert view._scale["note"] == "faded: not significant" and view._scale["high"] == 0.7
     view.threshold = 5.0
@@ -222,9 +222,7 @@ def test_other_values_can_be_shown(view, result):
 
 def test_values_that_do_not_fit_leave_the_view_as_it_is(view, result):
     before = view._picture
-    with pytest.raises(
-        ValueError, match=r"Expected 21229 values, one per voxel of the result .* got shape \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"Expected 21229 values, .* got shape \(3,\)"):
         view.show(np.ones(3))
     with pytest.raises(ValueError, match="no colour map 'virids'"):
         view.show(result.scores, cmap="virids")
@@ -253,7 +251,7 @@ def test_what_is_no_result_is_refused():
 def test_an_empty_view_waits_for_its_result(result):
     view = BrainView()
     assert view._picture == b"" and "No result yet" in view._hint and "No result yet" in view._alt
-    with pytest.raises(ValueError, match=r"no result to show values of yet; call show_result"):
+    with pytest.raises(ValueError, match="call show_result"):
         view.show(result.scores)
     thread = threading.Thread(target=view.show_result, args=(result,))  # as a fit does
     thread.start()
@@ -283,7 +281,7 @@ def test_the_picture_is_told_in_words(view):
 
 def test_the_browser_needs_nothing_from_elsewhere():
     names = sorted(file.name for file in WEB.iterdir() if file.suffix in (".js", ".css"))
-    assert names == ["brain_view.css", "brain_view.js", "page.js"]
+    assert names == ["brain_view.css", "brain_view.js", "page.js", "panel.css"]
     for name in names:
         assert not re.search(r"https?://|@import|\bimport\b.*\bfrom\b|url\(", (WEB / name).read_text())
 

@@ -11,17 +11,16 @@ from hypothesis import strategies as st
 
 from encoding_nb.design import TRIMMINGS
 from encoding_nb.features import ModelError, ModelInfo
-from encoding_nb.panel.controls import Controls
+from encoding_nb.panel.controls import Controls, ModelLookup, describe
 from encoding_nb.panel.fields import (
+    KINDS,
     parse_alphas,
     parse_delays,
     parse_number,
     parse_whole,
     write_alphas,
-    write_delays,
     write_number,
 )
-from encoding_nb.panel.model_lookup import ModelLookup, describe
 from encoding_nb.ridge import huth_alphas
 from encoding_nb.settings import Settings, SettingsError
 
@@ -34,6 +33,11 @@ def controls(assembly):  # noqa: F811
     made = Controls(assembly, Settings(), lambda: None, lambda *_: None, ModelLookup(lambda: None))
     made.adapt()
     return made
+
+
+def box(controls, setting):
+    """The widget of a setting."""
+    return controls.fields[setting].control
 
 
 UNUSUAL = Settings(
@@ -81,9 +85,7 @@ def test_every_setting_has_a_control(controls):
     assert not missing, "the unusual settings must differ in everything"
     controls.show(UNUSUAL)
     assert controls.settings == UNUSUAL
-    assert {name for field in controls.fields for name in field.settings} == {
-        f.name for f in fields(Settings)
-    }
+    assert set(controls.fields) == {f.name for f in fields(Settings)}
 
 
 def test_controls_make_the_settings_they_were_shown(controls):
@@ -98,55 +100,60 @@ def test_controls_make_the_settings_they_were_shown(controls):
 
 def test_the_first_hour_needs_only_what_is_in_sight(controls):
     shown = [c for c in controls.children if c.layout.display != "none"]
-    assert controls.models.main == tuple(c for c in shown if c in controls.models.main)
-    assert controls.trimming in shown and not any(section.unfolded for section in controls.sections.values())
+    main = [controls.fields[name] for name in ("model_name", "layer_idx", "lookback", "trimming")]
+    assert [entry for entry in shown if entry in main] == main
+    assert not any(section.unfolded for section in controls.sections.values())
 
 
 def test_a_problem_unfolds_its_section(controls):
-    controls.time.delays.control.value = "one"
+    box(controls, "fir_delays").value = "one"
     _, problems = controls.read()
     assert set(problems) == {"fir_delays"}
     assert controls.show_problems(problems | {"nothing_here": "x"}) == ["x"]
     assert controls.sections["time"].unfolded and not controls.sections["fit"].unfolded
-    assert "whole numbers of TRs" in texts(controls.time.delays)
+    assert "whole numbers of TRs" in texts(controls.fields["fir_delays"])
     with pytest.raises(SettingsError, match="got 'one'"):
         controls.settings  # noqa: B018 - reading it is the test
 
 
 def test_delays_are_told_in_seconds(controls):
-    controls.time.delays.control.value = "1-3"
+    box(controls, "fir_delays").value = "1-3"
     controls.adapt()
-    assert "that is 2, 4, 6 s at a TR of 2 s" in texts(controls.time.delays)
+    assert "that is 2, 4, 6 s at a TR of 2 s" in texts(controls.fields["fir_delays"])
 
 
 def test_what_has_no_effect_is_grey(controls):
-    m, f, t = controls.models, controls.fit, controls.time
-    f.test.control.value = "parametric"
+    def disabled(*names):
+        return [box(controls, name).disabled for name in names]
+
+    box(controls, "significance").value = "parametric"
     controls.adapt()
-    assert m.layer.control.disabled is False and f.n_outer.control.disabled and f.block.control.disabled
-    m.spaces.boxes["language_model"].value = False
-    m.spaces.boxes["wordrate"].value = True
-    f.scheme.control.value, f.test.control.value, t.method.control.value = False, "permutation", "rect"
+    assert disabled("layer_idx", "n_outer_folds", "block_trs") == [False, True, True]
+    controls.spaces.boxes["language_model"].value = False
+    controls.spaces.boxes["wordrate"].value = True
+    box(controls, "use_train_test_split").value = False
+    box(controls, "significance").value = "permutation"
+    box(controls, "downsample_method").value = "rect"
     controls.adapt()
-    assert all(field.control.disabled for field in (m.layer, m.lookback, m.context, t.window, t.cutoff))
-    assert not f.n_outer.control.disabled and not f.block.control.disabled
+    assert all(disabled("layer_idx", "lookback", "context_type", "downsample_window", "cutoff_mult"))
+    assert not any(disabled("n_outer_folds", "block_trs"))
 
 
 def test_what_is_grey_does_not_keep_fit_off(controls):
-    lobes = controls.time.window
-    lobes.control.value = "three"
+    lobes, method = box(controls, "downsample_window"), box(controls, "downsample_method")
+    lobes.value = "three"
     assert "downsample_window" in controls.read()[1]
-    controls.time.method.control.value = "rect"
+    method.value = "rect"
     controls.adapt()
     settings, problems = controls.read()
-    assert lobes.control.disabled and problems == {} and settings.downsample_window == 3
-    controls.time.method.control.value = "lanczos"
+    assert lobes.disabled and problems == {} and settings.downsample_window == 3
+    method.value = "lanczos"
     controls.adapt()
     assert "downsample_window" in controls.read()[1]
 
 
 def test_no_feature_space_is_said(controls):
-    controls.models.spaces.boxes["language_model"].value = False
+    controls.spaces.boxes["language_model"].value = False
     _, problems = controls.read()
     assert "at least one feature space" in problems["modality"]
 
@@ -154,17 +161,19 @@ def test_no_feature_space_is_said(controls):
 def test_stories_that_the_data_lack_are_not_dropped(controls):
     controls.show(replace(Settings(), stories=("storya", "elsewhere")))
     assert controls.settings.stories == ("storya", "elsewhere")
-    controls.stories.train.value = ("storya", "storyb")
+    controls.stories.lists["stories"].value = ("storya", "storyb")
     assert controls.settings.stories == ("storya", "storyb")
-    controls.stories.train.value = ()
+    controls.stories.lists["stories"].value = ()
     assert "at least one story" in controls.read()[1]["stories"]
 
 
 def test_the_layers_follow_the_model_and_the_note_says_its_size(controls):
-    controls.model.control.value = str(TINY_MODEL)
+    box(controls, "model_name").value = str(TINY_MODEL)
     assert controls.adapt() is None
-    assert controls.layer.control.max == 4
-    assert "4 layers of 64 features, reads up to 511 tokens, 1 MB of memory" in texts(controls.model)
+    assert box(controls, "layer_idx").max == 4
+    assert "4 layers of 64 features, reads up to 511 tokens, 1 MB of memory" in texts(
+        controls.fields["model_name"]
+    )
 
 
 def test_a_model_elsewhere_is_looked_up_without_waiting(assembly, monkeypatch):  # noqa: F811
@@ -178,38 +187,40 @@ def test_a_model_elsewhere_is_looked_up_without_waiting(assembly, monkeypatch): 
     lookup = ModelLookup(lambda: found.append(1))
     controls = Controls(assembly, Settings(), lambda: None, lambda *_: None, lookup)
     monkeypatch.setattr("encoding_nb.features.model_info", slow)
-    controls.model.control.value = "gpt2-medium"
-    assert "Looking this model up" in controls.adapt()
-    assert lookup._seeking.join(10) and found == [1] and asked == ["gpt2-medium"]
+    box(controls, "model_name").value = "gpt2-medium"
+    assert "Looking up this model" in controls.adapt()
+    assert lookup.seeking.join(10) and found == [1] and asked == ["gpt2-medium"]
     assert "not on this machine" in controls.adapt() and asked == ["gpt2-medium"]
     lookup.forget("gpt2-medium")
     assert lookup.info("gpt2-medium") is None
-    assert "Expected a model" in lookup.info(" ")
+
+
+def test_a_model_without_a_name_is_refused_at_once():
+    assert "got ' '. The bundled model 'demo'" in ModelLookup(lambda: None).info(" ")
 
 
 def test_a_large_model_says_its_memory_and_that_it_is_fetched():
     info = ModelInfo("big", n_layers=48, d_model=1600, n_ctx=None, n_parameters=1_500_000_000)
     assert describe(info) == (
         "48 layers of 1600 features, reads any number of tokens, 6.0 GB of memory, "
-        "not on this machine: fetched when it is first used"
+        "not on this machine: downloaded at its first use"
     )
 
 
 def test_the_trimming_picture_is_drawn_when_it_is_in_sight(controls):
     assert controls.trimming.picture.png == b""
     controls.trimming.details.unfold()
-    assert controls.trimming._drawing.join(30)
+    assert controls.trimming.drawing.join(30)
     assert controls.trimming.picture.png.startswith(b"\x89PNG") and "alt=" in controls.trimming.picture.value
     before = controls.trimming.picture.png
     controls.trimming.preset.value = "none"
-    assert controls.trimming._drawing.join(30)
+    assert controls.trimming.drawing.join(30)
     assert controls.trimming.picture.png != before
 
 
 def test_letters_that_are_no_choice_are_no_control(controls):
-    assert (
-        isinstance(controls.model.control, widgets.Combobox) and controls.model.control.options[0] == "demo"
-    )
+    model = box(controls, "model_name")
+    assert isinstance(model, widgets.Combobox) and model.options[0] == "demo"
 
 
 # ---------------------------------------------------------------------- numbers as text
@@ -235,8 +246,7 @@ def test_delays_that_are_none(typed):
         ("1-20000000", "at most 100 delays, got 20,000,000"),
         ("1-99999999999999999999999", "whole numbers of TRs"),
         (" ".join(["1"] * 200), "at most 100 delays, got 200"),
-        ("5-3", "from the smaller to the larger, got '5-3'"),
-        ("1, 5-3", "write 3-5"),
+        ("1, 5-3", "smaller numbers first, got '5-3'"),
     ],
 )
 def test_delays_that_run_away_or_backwards_are_refused(typed, said):
@@ -265,7 +275,7 @@ def test_alphas_that_run_away_are_refused(typed, said):
 )
 def test_a_whole_number_is_taken_as_typed_or_refused(controls, typed):
     """A browser's box of numbers made 1 of "1e3" and 16 of "16.9", and went on showing what was typed."""
-    field = controls.models.lookback
+    field = controls.fields["lookback"]
     field.control.value = typed
     _, problems = controls.read()
     assert problems["lookback"].startswith("Expected lookback as a whole number in digits, such as 16, got ")
@@ -285,7 +295,7 @@ def test_numbers(typed, value):
 
 @pytest.mark.parametrize("typed", ["", "0,5", "nan", "inf", "1e999", "half", "1_0"])
 def test_numbers_that_are_none(controls, typed):
-    controls.time.cutoff.control.value = typed
+    box(controls, "cutoff_mult").value = typed
     assert controls.read()[1]["cutoff_mult"].startswith(
         "Expected cutoff as a number, such as 0.5 or 1e-8, got "
     )
@@ -301,8 +311,8 @@ def test_no_box_lets_the_browser_parse_a_number(controls):
 
     numeric = (widgets.IntText, widgets.FloatText, widgets.BoundedIntText, widgets.BoundedFloatText)
     assert not [w.description for w in all_of(controls) if isinstance(w, numeric)]
-    for field in (controls.models.lookback, controls.fit.seed, controls.fit.fdr, controls.time.window):
-        assert isinstance(field.control, widgets.Text) and field.control.continuous_update is False
+    for name in ("lookback", "seed", "fdr_q", "downsample_window"):
+        assert isinstance(box(controls, name), widgets.Text) and not box(controls, name).continuous_update
 
 
 def test_a_problem_is_named_as_its_control_is_on_the_page(controls):
@@ -325,7 +335,7 @@ def test_a_name_that_breaks_the_look_up_does_not_leave_it_looking(monkeypatch):
     monkeypatch.setattr("encoding_nb.features.model_info", broken)
     for name in ("gpt2-medium", "b" * 300):
         assert lookup.info(name) is None
-        assert lookup._seeking.join(10) and found
+        assert lookup.seeking.join(10) and found
         said = lookup.info(name)
         assert "cannot be read as a language model (RecursionError: no end)" in said and len(said) < 250
 
@@ -349,4 +359,4 @@ def test_alphas_of_the_settings_come_back_as_they_are():
 )
 def test_numbers_survive_being_text(alphas, delays):
     assert parse_alphas(write_alphas(alphas)) == alphas
-    assert parse_delays(write_delays(delays)) == delays
+    assert parse_delays(KINDS["delays"].write(delays)) == delays

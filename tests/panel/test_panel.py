@@ -1,12 +1,12 @@
 """The panel without a browser: its state, its refusals, its thread, and what it leaves."""
 
 import base64
+import html
 import json
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
@@ -16,14 +16,13 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import _machine, features, pipeline
-from encoding_nb._progress import Progress
+from encoding_nb import _machine, features, pipeline, records
+from encoding_nb._progress import Progress, warn
 from encoding_nb.assembly import assembly_digest
 from encoding_nb.design import TRIMMINGS
 from encoding_nb.features import is_cached, model_info, spaces
 from encoding_nb.panel import ControlPanel, control_panel
-from encoding_nb.panel.progress_view import describe, stages_html
-from encoding_nb.pipeline import matrices, run
+from encoding_nb.pipeline import run
 from encoding_nb.records import list_runs, load_run
 from encoding_nb.settings import Settings
 
@@ -49,9 +48,14 @@ def panel(assembly, tmp_path):  # noqa: F811
 
 
 def use_trimming(panel, trimming):
-    for name, box in panel._controls.trimming.numbers.items():
+    for name, box in panel.controls.trimming.numbers.items():
         value = getattr(trimming, name)
         box.value = "" if value is None else str(value)
+
+
+def box(panel, setting):
+    """The widget of a setting."""
+    return panel.controls.fields[setting].control
 
 
 def texts(widget) -> str:
@@ -91,11 +95,11 @@ def release(panel, monkeypatch):
 # ---------------------------------------------------------------------- fit and save
 
 
-def test_nothing_is_saved_before_a_fit(panel):
-    assert panel._save_button.disabled and not panel._page.enabled
+def test_nothing_is_saved_before_a_fit(panel, tmp_path):
+    assert panel.save_button.disabled and not panel.page.enabled
     with pytest.raises(RuntimeError, match="press Fit first"):
         panel.save()
-    _, content, said = panel._pack()
+    _, content, said = panel.session.pack(tmp_path)
     assert content is None and "no saved run" in said
 
 
@@ -106,18 +110,18 @@ def test_fit_gives_the_result_of_run_and_save_writes_it(panel, assembly, tmp_pat
     expected = run(assembly, panel.settings, memory=NO_CACHE, progress=False)
     np.testing.assert_array_equal(panel.result.scores, expected.scores)
     assert "Done in" in texts(panel) and "voxels significant" in texts(panel)
-    assert not panel._fit_button.disabled and panel._cancel_button.disabled
-    assert panel._results.brain.view.result is panel.result
+    assert not panel.fit_button.disabled and panel.cancel_button.disabled
+    assert panel.results.brain.view.result is panel.result
 
     folder = panel.save()
     assert panel.save() == folder and [p.name for p in tmp_path.iterdir()] == [folder.name]
-    assert folder.name in texts(panel._progress) and "scores.csv" in texts(panel._progress)
+    assert folder.name in texts(panel.progress) and "scores.csv" in texts(panel.progress)
     assert {p.name for p in folder.iterdir()} >= {"stories.png", "stories.svg", "scores.csv", "settings.json"}
     assert Settings.from_json((folder / "settings.json").read_text()) == panel.settings
     assert json.loads((folder / "metrics.json").read_text())["n_voxels"] == 3
     np.testing.assert_array_equal(load_run(folder).scores, panel.result.scores)
 
-    name, content, _ = panel._pack()
+    name, content, _ = panel.session.pack(tmp_path)
     (tmp_path / name).write_bytes(content)
     packed = ZipFile(tmp_path / name)
     assert packed.testzip() is None
@@ -129,15 +133,15 @@ def test_an_error_in_saving_is_said_and_the_panel_goes_on(panel, tmp_path):
     panel.fit()
     panel.join(60)
     (tmp_path / "taken").write_text("a file")
-    panel._record.results_dir = tmp_path / "taken"
-    panel._save_button.click()
-    assert panel._saving.join(30)
-    assert "Nothing was saved" in texts(panel) and "taken" in panel._gate.error.value
-    assert not panel._fit_button.disabled
-    panel._record.results_dir = tmp_path / "free"
-    panel._save_button.click()
-    assert panel._saving.join(30)
-    assert "Saved in" in texts(panel) and panel._gate.error.value == ""
+    panel.results_dir = tmp_path / "taken"
+    panel.save_button.click()
+    assert panel.saving.join(30)
+    assert "Nothing was saved" in texts(panel) and "taken" in texts(panel.fit_status.error)
+    assert not panel.fit_button.disabled
+    panel.results_dir = tmp_path / "free"
+    panel.save_button.click()
+    assert panel.saving.join(30)
+    assert "Saved in" in texts(panel) and texts(panel.fit_status.error) == ""
 
 
 # ---------------------------------------------------------------------- refusals
@@ -145,33 +149,36 @@ def test_an_error_in_saving_is_said_and_the_panel_goes_on(panel, tmp_path):
 
 def test_what_cannot_be_stands_beside_the_control_and_stops_fit(panel):
     use_trimming(panel, replace(TRIM, train_features_start=70))
-    field = panel._controls.trimming
-    assert "storya" in texts(field) and panel._fit_button.disabled
-    assert "Fit is off until this is mended: trimming" in texts(panel._gate.readiness)
+    field = panel.controls.trimming
+    assert "storya" in texts(field) and panel.fit_button.disabled
+    assert "Fit is disabled: fix trimming first." in texts(panel.fit_status)
     use_trimming(panel, TRIM)
-    assert texts(field).count("\u26a0") == 0 and not panel._fit_button.disabled
-    assert "Fit is off" not in texts(panel._gate.readiness)
+    assert texts(field).count("\u26a0") == 0 and not panel.fit_button.disabled
+    assert "Fit is disabled" not in texts(panel.fit_status)
 
 
 def test_a_box_without_a_number_is_said(panel):
-    panel._controls.trimming.numbers["test_targets_end"].value = "five"
-    assert "end of test BOLD must be a whole number of TRs, got &#x27;five&#x27;" in texts(panel)
-    assert panel._fit_button.disabled
+    panel.controls.trimming.numbers["test_targets_end"].value = "five"
+    assert (
+        "Expected the end of test BOLD as a whole number in digits, such as 16, got &#x27;five&#x27;"
+        in texts(panel)
+    )
+    assert panel.fit_button.disabled
 
 
 def test_a_second_fit_is_refused_and_an_error_leaves_the_panel_usable(panel, release):
     panel.fit()
-    first = panel._runs._worker
+    first = panel.session.notes  # each run has a list of its own
     panel.fit()
-    assert panel._runs._worker is first and "running already" in texts(panel)
-    panel.sweep()
+    assert panel.session.notes is first and "running already" in panel.status
+    panel.sweep_layers()
     panel.open_data("demo", {})
-    assert panel._runs._worker is first and panel._runs.kind == "fit"
+    assert panel.session.notes is first and panel.session.kind == "fit"
     release.set()
     with pytest.raises(RuntimeError, match="the disk is <full>"):
         panel.join(10)
     assert "the disk is &lt;full&gt;" in texts(panel) and "traceback" in texts(panel)
-    assert not panel._fit_button.disabled and panel.result is None
+    assert not panel.fit_button.disabled and panel.result is None
 
 
 def test_fit_stays_off_after_a_run_when_a_setting_went_wrong_meanwhile(panel, release):
@@ -179,9 +186,9 @@ def test_fit_stays_off_after_a_run_when_a_setting_went_wrong_meanwhile(panel, re
     use_trimming(panel, replace(TRIM, train_features_start=70))
     panel.cancel()
     assert panel.join(10)
-    assert panel._fit_button.disabled
+    assert panel.fit_button.disabled
     use_trimming(panel, TRIM)
-    assert not panel._fit_button.disabled
+    assert not panel.fit_button.disabled
 
 
 def test_a_fit_after_an_error_gives_a_result(panel, release, monkeypatch):
@@ -192,58 +199,20 @@ def test_a_fit_after_an_error_gives_a_result(panel, release, monkeypatch):
     monkeypatch.undo()
     panel.fit()
     assert panel.join(60)
-    assert panel.result is not None and panel._gate.error.value == ""
-
-
-def test_nothing_of_one_data_set_is_kept_for_another(panel, assembly):  # noqa: F811
-    use_trimming(panel, TRIM)
-    before = panel._runs.inputs
-    panel.fit()
-    assert panel.join(60)
-    assert panel._runs.inputs is before, "the next fit on these data finds what this one left"
-    assert panel._runs.start("open", opening(replace(assembly, subject="T"))) and panel.join(10)
-    assert panel._runs.inputs is not before
-
-
-def test_the_next_fit_takes_the_responses_that_the_last_left(panel, assembly, monkeypatch):  # noqa: F811
-    use_trimming(panel, TRIM)
-    panel.fit()
-    assert panel.join(60)
-    panel._controls.time.delays.control.value = "1, 2, 3"
-    expected = run(assembly, panel.settings, memory=NO_CACHE, progress=False)
-    rows, truly = [], matrices.response_rows
-
-    def counted(story, trimming, *, test):
-        rows.append((story.name, test))
-        return truly(story, trimming, test=test)
-
-    monkeypatch.setattr(matrices, "response_rows", counted)
-    panel.fit()
-    assert panel.join(60)
-    assert panel.settings.fir_delays == (1, 2, 3) and rows == [("storyz", True)]
-    np.testing.assert_array_equal(panel.result.scores, expected.scores)
-    assert panel.result.notes == expected.notes
+    assert panel.result is not None and texts(panel.fit_status.error) == ""
 
 
 def test_cancel(panel, release):
     panel.fit()
-    assert not panel._cancel_button.disabled and panel._fit_button.disabled
+    assert not panel.cancel_button.disabled and panel.fit_button.disabled
     panel.cancel()
     assert panel.join(10)
-    assert "Cancelled" in texts(panel) and not panel._fit_button.disabled
-
-
-def test_progress_names_story_rate_and_time_left():
-    step = Progress("features", 500, 2000, 0.2, "gravy", seconds_left=30.0, rate=50.0)
-    assert describe(step) == "features: gravy, 50 words/s, about 30 s left in this stage"
-    assert describe(Progress("ridge", 1, 10, 0.5, "one alpha per voxel")) == "ridge: one alpha per voxel"
-    line = stages_html("ridge")
-    assert "\u2713 features" in line and "\u25b6 ridge" in line and "\u00b7 scores" in line
+    assert "Cancelled" in texts(panel) and not panel.fit_button.disabled
 
 
 def test_a_model_that_cannot_be_read_is_said_beside_it(panel, tmp_path):
-    panel._controls.show(replace(Settings(), trimming=TRIM))
-    model = panel._controls.model
+    panel.controls.show(replace(Settings(), trimming=TRIM))
+    model = panel.controls.fields["model_name"]
     for number, text in enumerate(("[]", '{"n_layer": 2, "n_embd": 8, "text_config": null}', "{")):
         folder = tmp_path / f"model{number}"
         folder.mkdir()
@@ -251,27 +220,26 @@ def test_a_model_that_cannot_be_read_is_said_beside_it(panel, tmp_path):
         model.control.value = str(folder)
         if text.startswith('{"n'):  # a field that is null may also be taken for one that is not there
             continue
-        assert texts(model).count("\u26a0") == 1 and panel._fit_button.disabled, text
-        assert "Fit is off until this is mended: model" in texts(panel._gate.readiness)
+        assert texts(model).count("\u26a0") == 1 and panel.fit_button.disabled, text
+        assert "Fit is disabled: fix model first." in texts(panel.fit_status)
         model.control.value = str(TINY_MODEL)
-        assert not panel._fit_button.disabled
+        assert not panel.fit_button.disabled
     model.control.value = "a" * 300
-    assert panel._lookup._seeking.join(30)
-    assert texts(model).count("\u26a0") == 1 and "Looking this model up" not in texts(model)
+    assert panel.lookup.seeking.join(30)
+    assert texts(model).count("\u26a0") == 1 and "Looking up this model" not in texts(model)
     model.control.value = str(TINY_MODEL)
-    assert not panel._fit_button.disabled
+    assert not panel.fit_button.disabled
 
 
 def test_an_embedding_path_that_cannot_be_is_said_beside_it(panel):
     use_trimming(panel, TRIM)
-    models = panel._controls.models
-    models.spaces.boxes["embeddings"].value = True
-    models.embedding.control.value = "a" * 300
-    assert "cannot be a file of word vectors" in texts(models.embedding) and panel._fit_button.disabled
-    assert "vectors" in texts(panel._gate.readiness)
+    panel.controls.spaces.boxes["embeddings"].value = True
+    box(panel, "embedding").value = "a" * 300
+    assert "Expected a path for vectors" in texts(panel.controls.fields["embedding"])
+    assert panel.fit_button.disabled and "vectors" in texts(panel.fit_status)
 
 
-def test_a_check_that_fails_itself_is_said_beside_the_setting_that_makes_it(panel, monkeypatch):
+def test_a_check_that_fails_itself_is_shown_and_stops_fit(panel, monkeypatch):
     use_trimming(panel, TRIM)
     truly = pipeline.check
 
@@ -281,14 +249,11 @@ def test_a_check_that_fails_itself_is_said_beside_the_setting_that_makes_it(pane
         return truly(assembly, settings)
 
     monkeypatch.setattr(pipeline, "check", fails)
-    panel._controls.time.cutoff.control.value = "6"
-    assert "cannot be checked (TypeError: no such cutoff)" in texts(panel._controls.time.cutoff)
-    assert panel._fit_button.disabled and panel._controls.sections["time"].unfolded
-    panel._controls.time.cutoff.control.value = "1"
-    assert not panel._fit_button.disabled
-    monkeypatch.setattr(panel._gate.readiness, "examine", lambda controls: 1 / 0)
-    panel._controls.time.cutoff.control.value = "2"
-    assert "cannot be checked (ZeroDivisionError" in panel._gate.error.value and panel._fit_button.disabled
+    box(panel, "cutoff_mult").value = "6"
+    assert "cannot be checked (TypeError: no such cutoff)" in texts(panel.fit_status.error)
+    assert panel.fit_button.disabled
+    box(panel, "cutoff_mult").value = "1"
+    assert not panel.fit_button.disabled and texts(panel.fit_status.error) == ""
 
 
 def test_a_run_that_ends_while_the_buttons_are_set_leaves_them_right(panel, monkeypatch):
@@ -303,46 +268,46 @@ def test_a_run_that_ends_while_the_buttons_are_set_leaves_them_right(panel, monk
             ended.wait(0.5)  # what has looked is slow; the run ends meanwhile
         return was
 
-    monkeypatch.setattr(type(panel._runs), "running", property(running))
-    slow = threading.Thread(target=panel._gate.allow)
+    monkeypatch.setattr(type(panel.session), "running", property(running))
+    slow = threading.Thread(target=panel.fit_status.allow)
     slow.start()
     assert looked.wait(10)
     state["running"] = False
-    panel._news("idle", None)
+    panel.session._tell("idle", None)
     ended.set()
     slow.join(10)
-    assert not panel._fit_button.disabled and panel._cancel_button.disabled
+    assert not panel.fit_button.disabled and panel.cancel_button.disabled
 
 
-def test_a_look_at_older_settings_does_not_stay(panel):
-    """The thread that looks models up examines the controls too; what it saw first must not be shown last."""
+def test_a_look_at_older_settings_does_not_stay(panel, monkeypatch):
+    """The thread that looks models up checks the controls too; what it read first must not be shown last."""
     use_trimming(panel, TRIM)
-    truly, seen, go = panel._gate.readiness.examine, threading.Event(), threading.Event()
+    truly, seen, go = pipeline.check, threading.Event(), threading.Event()
 
-    def slow(controls):
-        found = truly(controls)
+    def slow(*arguments):
+        found = truly(*arguments)
         if threading.current_thread() is not threading.main_thread():
             seen.set()
             go.wait(0.5)
         return found
 
-    panel._gate.readiness.examine = slow
-    panel._controls.time.delays.control.value = "one"
-    other = threading.Thread(target=panel._settings_changed)
+    monkeypatch.setattr(pipeline, "check", slow)
+    box(panel, "fir_delays").value = "one"
+    other = threading.Thread(target=panel.fit_status.check)
     other.start()
     assert seen.wait(10)
-    panel._controls.time.delays.control.value = "1-4"
+    box(panel, "fir_delays").value = "1-4"
     go.set()
     other.join(10)
-    assert not panel._fit_button.disabled and "\u26a0" not in texts(panel._controls.time.delays)
+    assert not panel.fit_button.disabled and "\u26a0" not in texts(panel.controls.fields["fir_delays"])
 
 
 def test_news_that_cannot_be_shown_are_said(panel, release, monkeypatch):
-    monkeypatch.setattr(panel._progress, "show", lambda step: 1 / 0)
+    monkeypatch.setattr(panel.progress, "show", lambda step: 1 / 0)
     panel.fit()
-    while "could not show" not in panel._gate.error.value:
+    while "could not show" not in texts(panel.fit_status.error):
         time.sleep(0.01)
-    assert "ZeroDivisionError" in panel._gate.error.value and panel.running
+    assert "ZeroDivisionError" in texts(panel.fit_status.error) and panel.running
     panel.cancel()
     assert panel.join(10) and "Cancelled" in texts(panel)
 
@@ -371,9 +336,9 @@ def test_stories_that_were_finished_stay_cached_after_cancel(assembly, tmp_path,
     panel.fit()
     assert second.wait(60)
     panel.cancel()
-    assert panel.join(10) and "finished stay cached" in texts(panel)
+    assert panel.join(10) and "Finished stories stay cached" in texts(panel)
     go.set()
-    panel._runs._leaving.join(10)
+    panel.session.released.join(10)
     specs = settings.feature_specs.values()
     cached = [all(is_cached(s, spec, memory=memory) for spec in specs) for s in assembly.stories.values()]
     assert cached == [True, False, False, False]
@@ -381,31 +346,19 @@ def test_stories_that_were_finished_stay_cached_after_cancel(assembly, tmp_path,
 
 def test_a_run_that_does_not_fit_into_memory_keeps_fit_off(panel, monkeypatch):
     use_trimming(panel, TRIM)
-    assert panel._gate.readiness.estimated(30) and not panel._fit_button.disabled
+    assert panel.fit_status.estimating.join(30) and not panel.fit_button.disabled
     free = _machine.free_memory()
     monkeypatch.setattr(_machine, "free_memory", lambda: 1000)
-    panel._controls.fit.seed.control.value = "5"
-    assert panel._gate.readiness.estimated(30)
-    assert panel._fit_button.disabled and "GB are free" in texts(panel._controls.stories)
-    assert "Fit is off until this is mended: stories" in texts(panel._gate.readiness)
-    monkeypatch.setattr(_machine, "free_memory", lambda: free)  # another program has ended
-    panel._gate.readiness._look_again(panel.settings)
-    assert panel._gate.readiness.estimated(30)
-    assert not panel._fit_button.disabled and "GB are free" not in texts(panel._controls.stories)
-
-
-def test_what_the_last_fit_left_keeps_no_fit_off(panel, monkeypatch):
-    use_trimming(panel, TRIM)
-    panel.fit()
-    assert panel.join(60) and panel._gate.readiness.estimated(30)
-    free, forget = [1000], panel._runs.inputs.forget
-    monkeypatch.setattr(_machine, "free_memory", lambda: free[0])
+    box(panel, "seed").value = "5"
+    assert panel.fit_status.estimating.join(30)
+    assert panel.fit_button.disabled and "GB are free" in texts(panel.controls.stories)
+    assert "Fit is disabled: fix stories first." in texts(panel.fit_status)
     monkeypatch.setattr(
-        panel._runs.inputs, "forget", lambda: forget() and free.__setitem__(0, 10**10) is None
-    )
-    panel._controls.fit.seed.control.value = "5"
-    assert panel._gate.readiness.estimated(30)
-    assert not panel._fit_button.disabled and "GB are free" not in texts(panel._controls.stories)
+        _machine, "free_memory", lambda: free
+    )  # another program has ended, and a setting changes
+    box(panel, "seed").value = "6"
+    assert panel.fit_status.estimating.join(30)
+    assert not panel.fit_button.disabled and "GB are free" not in texts(panel.controls.stories)
 
 
 def test_a_model_that_is_too_large_names_one_that_would_do(panel, monkeypatch):
@@ -414,49 +367,49 @@ def test_a_model_that_is_too_large_names_one_that_would_do(panel, monkeypatch):
     monkeypatch.setattr(
         features, "model_info", lambda name, **o: large if name == str(TINY_MODEL) else truly(name, **o)
     )
-    panel._controls.show(Settings(model_name=str(TINY_MODEL), layer_idx=1, lookback=8, trimming=TRIM))
-    assert panel._gate.readiness.estimated(30)
-    said = texts(panel._controls.model)
-    assert (
-        "smaller model" in said and "bundled model, demo, it would fit" in said and panel._fit_button.disabled
-    )
+    panel.controls.show(Settings(model_name=str(TINY_MODEL), layer_idx=1, lookback=8, trimming=TRIM))
+    assert panel.fit_status.estimating.join(30)
+    said = texts(panel.controls.fields["model_name"])
+    assert "smaller model" in said and "'demo' would fit" in html.unescape(said) and panel.fit_button.disabled
 
 
 def test_warnings_of_a_run_are_shown_as_notes(panel):
     use_trimming(panel, TRIM)
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        for _ in range(2):  # the second run says it again
-            panel.fit()
-            assert panel.join(60)
-            assert "1 of 3 columns have no variance" in panel._notes.value
-    assert "<details>" in panel._notes.value and "about this run" in panel._notes.value
+    for _ in range(2):  # Python shows a warning of one place once, the panel each time
+        panel.fit()
+        assert panel.join(60)
+        assert "1 of 3 columns have no variance" in panel.notes.value
+    assert "<summary>4 notes about this run" in panel.notes.value
 
 
 def test_warnings_of_saving_and_of_opening_are_shown_as_notes(panel, assembly, monkeypatch):  # noqa: F811
     use_trimming(panel, TRIM)
     panel.fit()
     assert panel.join(60)
-    monkeypatch.setattr("encoding_nb.plots.plot_alphas", lambda run: 1 / 0)
+    truly = records.save_run
+
+    def saved(*arguments, **options):
+        warn("alphas.png was not <drawn>")
+        return truly(*arguments, **options)
 
     def opened(source, **_):
-        warnings.warn("a story lacks its words", stacklevel=1)
+        warn("a story lacks its words")
         return assembly
 
+    monkeypatch.setattr("encoding_nb.records.save_run", saved)
     monkeypatch.setattr("encoding_nb.datasets.load_assembly", opened)
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
+    with pytest.warns(UserWarning):
         panel.save()
-        assert "alphas.png was not drawn" in panel._notes.value
+        assert "alphas.png was not &lt;drawn&gt;" in panel.notes.value and "5 notes" in panel.notes.value
         panel.open_data("demo", {})
         assert panel.join(10)
-    assert "a story lacks its words" in panel._notes.value and "not drawn" not in panel._notes.value
+    assert "a story lacks its words" in panel.notes.value and "drawn" not in panel.notes.value
 
 
 def test_errors_of_the_panel_print_nothing(tmp_path):
     """In a process of its own, where nobody has set up logging."""
     code = (
-        "from encoding_nb.panel.background import Latest\n"
+        "from encoding_nb.panel._threads import Latest\n"
         "latest = Latest(lambda: 1 / 0)\nlatest.ask()\nprint(latest.join(10))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -473,8 +426,8 @@ def test_every_control_has_a_label_and_a_tooltip(panel):
 
 def test_the_estimate_stands_there_before_the_start(panel):
     use_trimming(panel, TRIM)
-    assert panel._gate.readiness.estimated(30)
-    assert "of memory" in texts(panel._gate.readiness) and "cached" in texts(panel._gate.readiness)
+    assert panel.fit_status.estimating.join(30)
+    assert "of memory" in texts(panel.fit_status) and "cached" in texts(panel.fit_status)
 
 
 # ---------------------------------------------------------------------- data
@@ -484,12 +437,12 @@ def test_opening_data_changes_the_stories_and_forgets_none(panel, assembly, tmp_
     other = replace(assembly, stories={k: s for k, s in assembly.stories.items() if k != "storya"})
     monkeypatch.setattr("encoding_nb.datasets.load_assembly", lambda source, **options: other)
     (tmp_path / "data.h5").write_text("")
-    data = panel._controls.data
+    data = panel.controls.data
     data.source.value, data.path.value = "file", str(tmp_path / "data.h5")
     data.open_button.click()
     assert panel.join(10)
     assert panel.assembly is other and "3 stories" in texts(panel)
-    assert panel._controls.stories.train.options == ("storyb", "storyc", "storyz")
+    assert panel.controls.stories.lists["stories"].options == ("storyb", "storyc", "storyz")
     assert panel.settings.stories is None
 
 
@@ -502,7 +455,7 @@ def test_opening_data_changes_the_stories_and_forgets_none(panel, assembly, tmp_
     ],
 )
 def test_data_that_cannot_be_are_said_beside_open(panel, source, path, subject, said):
-    data = panel._controls.data
+    data = panel.controls.data
     data.source.value, data.path.value, data.subject.value = source, path, subject
     data.open_button.click()
     assert said in texts(data) and not panel.running
@@ -513,8 +466,8 @@ def test_data_that_cannot_be_opened_leave_those_from_before(panel, assembly, tmp
     panel.open_data(str(tmp_path / "data.txt"), {})
     with pytest.raises(ValueError):
         panel.join(10)
-    assert panel.assembly is assembly and "\u26a0" in texts(panel._controls.data)
-    assert "those from before stay" in texts(panel)
+    assert panel.assembly is assembly and "\u26a0" in texts(panel.controls.data)
+    assert "the previous data stay open" in texts(panel)
 
 
 def test_a_result_stays_with_its_data_when_others_are_opened(panel, assembly, tmp_path):  # noqa: F811
@@ -523,22 +476,21 @@ def test_a_result_stays_with_its_data_when_others_are_opened(panel, assembly, tm
     assert panel.join(60)
     stories = {f"other {name}": story for name, story in assembly.stories.items()}
     other = replace(assembly, subject="T", stories=stories, test_stories=("other storyz",), source="t.h5")
-    assert panel._runs.start("open", opening(other)) and panel.join(10)
+    assert panel.session.start("open", opening(other)) and panel.join(10)
     assert panel.assembly is other and panel.result.subject == "S"
     folder = panel.save()
     described = json.loads((folder / "dataset_description.json").read_text())
     assert described["DataDigest"] == assembly_digest(assembly) and described["SourceDatasets"] == []
     # a new panel on the same runs shows the result with its own data
     again = ControlPanel(
-        other, memory=NO_CACHE, results_dir=tmp_path, settings=panel.settings, runs=panel._runs
+        other, memory=NO_CACHE, results_dir=tmp_path, settings=panel.settings, session=panel.session
     )
     for made in (panel, again):
-        stories_tab = made._results.stories
-        made._results.box.selected_index = made._results.tabs.index(stories_tab)
-        assert stories_tab.drawn(60) and stories_tab._trouble.value == ""
+        stories_tab = made.results.stories
+        made.results.box.selected_index = made.results.tabs.index(stories_tab)
+        assert stories_tab.drawn(60) and stories_tab.trouble.value == ""
         assert (
-            "t.h5" not in made._results.code.view.code
-            and "assembly = assembly" in made._results.code.view.code
+            "t.h5" not in made.results.code.view.code and "assembly = assembly" in made.results.code.view.code
         )
 
 
@@ -552,7 +504,7 @@ def opening(value):
 
 @pytest.mark.parametrize("path", ["~nosuchuser/x", "a" * 300, "nul\0"])
 def test_what_cannot_be_a_path_is_said_beside_open(panel, path):
-    data = panel._controls.data
+    data = panel.controls.data
     for source in ("file", "folder"):
         data.source.value, data.path.value = source, path
         data.open_button.click()
@@ -573,14 +525,14 @@ def test_the_same_name_finds_the_panel_and_its_run_again(assembly, tmp_path, mon
     assert same is panel
     # asked for otherwise: a new panel on the same run
     compact = control_panel(assembly, results_dir=tmp_path, name="one", compact=True, memory=NO_CACHE)
-    assert compact is not panel and compact.running and compact._fit_button.disabled
+    assert compact is not panel and compact.running and compact.fit_button.disabled
     assert compact.settings == settings
     other = control_panel(assembly, results_dir=tmp_path, settings=settings, name="two", memory=NO_CACHE)
-    assert not other.running and not other._fit_button.disabled
+    assert not other.running and not other.fit_button.disabled
     compact.cancel()
     assert panel.join(10) and not panel.running and "Cancelled" in texts(compact)
     # the panel that was there before follows the runs no more, and says so
-    assert "newer panel" in texts(panel) and panel._fit_button.disabled and panel._cancel_button.disabled
+    assert "newer panel" in texts(panel) and panel.fit_button.disabled and panel.cancel_button.disabled
     event.set()
 
 
@@ -591,20 +543,20 @@ def test_the_same_name_finds_the_panel_and_its_run_again(assembly, tmp_path, mon
             "demo",
             {},
             TypeError,
-            r"control_panel: expected an Assembly, got 'demo'; write control_panel\(load_ass",
+            r"'demo'.* write control_panel\(load_ass",
         ),
         (
             None,
             {"settings": {"layer_idx": 2}},
             TypeError,
-            r"control_panel: .* write Settings\(\*\*{'layer_idx': 2}",
+            r"write Settings\(\*\*{'layer_idx': 2}",
         ),
         (None, {"memory": 3}, ValueError, "memory: expected a joblib.Memory or a folder, got 3"),
         (
             None,
             {"results_dir": "file"},
             ValueError,
-            "results_dir: expected a folder for records, but .*file is a f",
+            "results_dir: expected a folder for records, but .*file",
         ),
     ],
 )
@@ -621,9 +573,11 @@ def test_a_panel_opens_where_nothing_can_be_saved(assembly, tmp_path, monkeypatc
     panel = control_panel(assembly, settings=replace(RATE, trimming=TRIM), memory=NO_CACHE)
     panel.fit()
     assert panel.join(60)
-    panel._save_button.click()
-    assert panel._saving.join(30)
-    assert "Nothing was saved" in texts(panel) and "results is a file" in panel._gate.error.value
+    panel.save_button.click()
+    assert panel.saving.join(30)
+    assert "Nothing was saved" in texts(panel) and "folder for records, but results" in texts(
+        panel.fit_status.error
+    )
 
 
 def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path):  # noqa: F811
@@ -632,22 +586,22 @@ def test_two_panels_run_at_once_and_do_not_disturb_each_other(assembly, tmp_path
         control_panel(assembly, results_dir=tmp_path, settings=settings, name=f"apart {i}", memory=NO_CACHE)
         for i in range(2)
     )
-    two._controls.fit.criterion.control.value = False
-    two._controls.time.delays.control.value = "one"
-    assert two._fit_button.disabled and not one._fit_button.disabled
-    two._controls.time.delays.control.value = "1, 2"
+    box(two, "use_corr").value = False
+    box(two, "fir_delays").value = "one"
+    assert two.fit_button.disabled and not one.fit_button.disabled
+    box(two, "fir_delays").value = "1, 2"
     one.fit()
     two.fit()
     assert one.join(60) and two.join(60)
     assert one.result.settings == settings and two.result.settings.fir_delays == (1, 2)
     assert one.result.settings.use_corr and not two.result.settings.use_corr
-    assert len(one._runs.remembered) == len(two._runs.remembered) == 1
+    assert len(one.session.remembered) == len(two.session.remembered) == 1
     alone = run(assembly, settings, memory=NO_CACHE, progress=False)
     np.testing.assert_array_equal(one.result.scores, alone.scores)
-    one._results.brain.view.selected = 1
-    assert two._results.brain.view.selected == -1
+    one.results.brain.view.selected = 1
+    assert two.results.brain.view.selected == -1
     first = one.save()
-    assert two.result is not one.result and two._runs.saved is None and two.save() != first
+    assert two.result is not one.result and two.session.saved[0] is None and two.save() != first
 
 
 def test_a_fit_seen_by_two_panels_is_remembered_once(assembly, tmp_path):  # noqa: F811
@@ -656,7 +610,7 @@ def test_a_fit_seen_by_two_panels_is_remembered_once(assembly, tmp_path):  # noq
     control_panel(assembly, **options)
     panel = control_panel(assembly, compact=True, **options)
     panel.fit()
-    assert panel.join(60) and len(panel._runs.remembered) == 1
+    assert panel.join(60) and len(panel.session.remembered) == 1
 
 
 def test_unnamed_panels_outside_cells_are_apart(assembly, tmp_path):  # noqa: F811
@@ -680,9 +634,9 @@ def test_a_viewer_without_a_kernel_gets_a_picture(panel):
 def test_a_layer_that_the_next_model_lacks_is_not_moved_in_silence(assembly, tmp_path):  # noqa: F811
     settings = Settings(layer_idx=6, trimming=TRIM)
     panel = ControlPanel(assembly, memory=NO_CACHE, results_dir=tmp_path, settings=settings)
-    panel._controls.model.control.value = str(TINY_MODEL)
+    box(panel, "model_name").value = str(TINY_MODEL)
     assert panel.settings.layer_idx == 4
-    assert "layer 6 does not exist here" in texts(panel)
+    assert "no layer 6" in texts(panel)
 
 
 def test_the_history_lists_what_was_saved(panel, tmp_path):
@@ -690,7 +644,7 @@ def test_the_history_lists_what_was_saved(panel, tmp_path):
     panel.fit()
     panel.join(60)
     panel.save()
-    runs = panel._results.runs
+    runs = panel.results.runs
     runs.look(True)
     assert runs.drawn(30)
     assert len(list_runs(tmp_path)) == 1 and "wordrate" in texts(runs)

@@ -3,7 +3,8 @@
 import pytest
 
 from encoding_nb import Settings, control_panel, load_assembly, run
-from encoding_nb.datasets.alice import REGIONS, TRIMMING
+from encoding_nb.datasets.alice import REGIONS
+from encoding_nb.design import TRIMMINGS
 
 from ..datasets.test_alice import make_alice
 from ..made_lebel import make_lebel
@@ -25,14 +26,14 @@ def test_a_fit_of_a_ds003020_folder_through_the_panel(tmp_path):
 @pytest.mark.filterwarnings("ignore:.*s33 left out")
 def test_regions_in_the_place_of_a_map_where_the_data_have_no_surface(tmp_path):
     settings = Settings(
-        modality="wordrate", use_train_test_split=False, trimming=TRIMMING, folding_type="kfold"
+        modality="wordrate", use_train_test_split=False, trimming=TRIMMINGS["alice"], folding_type="kfold"
     )
     panel = control_panel(
         load_assembly(make_alice(tmp_path)), settings=settings, results_dir=tmp_path / "results", name="alice"
     )
     panel.fit()
     panel.join()
-    view = panel._results.brain.view
+    view = panel.results.brain.view
     assert panel.result.surface is None and view.result is panel.result
     assert tuple(view._facts["names"]) == REGIONS and view._facts["unit"] == "region"
     view.selected = REGIONS.index("LPTL")

@@ -10,10 +10,8 @@ import pytest
 from encoding_nb import pipeline
 from encoding_nb.panel import ControlPanel
 from encoding_nb.panel.brain_tab import BrainTab
-from encoding_nb.panel.code_tab import code_of, variable_of
-from encoding_nb.panel.layer_sweep import LayerDone, LayerError, best_layers, fit_layers
-from encoding_nb.panel.runs import BestLayer
-from encoding_nb.panel.summary_tab import metrics_html, region_html, sentence
+from encoding_nb.panel.session import BestLayer, LayerError, Session, best_layers, fit_layers
+from encoding_nb.panel.tabs import code_of, metrics_html, region_html, sentence, variable_of
 from encoding_nb.pipeline import Result, run
 from encoding_nb.records import save_run
 from encoding_nb.settings import Settings
@@ -48,18 +46,18 @@ def panel(assembly, tmp_path):  # noqa: F811
 
 
 def in_front(panel, tab):
-    panel._results.box.selected_index = panel._results.tabs.index(tab)
+    panel.results.bring_to_front(tab)
     assert tab.drawn(60)
-    assert tab._trouble.value == ""
+    assert tab.trouble.value == ""
 
 
 def test_tabs_have_the_names_of_what_they_show(panel):
-    assert list(panel._results.box.titles) == ["Summary", "Brain", "Stories", "Layers", "Runs", "Code"]
-    assert panel._results.box.selected_index == 1
+    assert list(panel.results.box.titles) == ["Summary", "Brain", "Stories", "Layers", "Runs", "Code"]
+    assert panel.results.box.selected_index == 1
 
 
 def test_summary(panel, result):  # noqa: F811
-    tab = panel._results.summary
+    tab = panel.results.summary
     assert tab.alphas.png == b"", "not before it is looked at"
     in_front(panel, tab)
     assert "median score" in texts(tab) and tab.alphas.png.startswith(b"\x89PNG")
@@ -77,18 +75,20 @@ def test_regions(result):  # noqa: F811
 
 
 def test_brain_shows_scores_ceiling_and_alphas(panel):
-    tab = panel._results.brain
+    tab = panel.results.brain
     assert tab.view.result is panel.result
     assert list(tab.values.options) == ["score", "noise ceiling", "chosen alpha"]
     before = tab.view._picture
     tab.values.value = "noise ceiling"
     assert tab.drawn(30) and tab.view._picture != before
-    tab.show_best_layer(BestLayer(np.array([1.0, np.nan, 2.0]), (0, 1, 2), MODEL, panel.assembly))
+    panel.session.best = BestLayer(np.array([1.0, np.nan, 2.0]), (0, 1, 2), MODEL, panel.assembly)
+    tab.swept()
     tab.values.value = "best layer"
     assert tab.drawn(30) and "layer" in tab.view._scale["units"]
     assert "tiny-gpt2" in tab.view._scale["units"] and len(tab.view._look["categories"]) == 3
     tab.view.threshold, tab.view.vmax = 1.5, 0.1
-    tab.show_best_layer(None)
+    panel.session.best = None
+    tab.swept()
     assert tab.values.value == "score" and tab.drawn(30)
     assert tab.view.threshold is None and tab.view.vmax is None, "they were of layers, not of scores"
     tab.view.threshold = 0.2
@@ -100,13 +100,14 @@ def test_brain_shows_scores_ceiling_and_alphas(panel):
 
 def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypatch):
     """The second fit of the same data shows them; one that is cancelled then gives the map of the first back."""
-    tab, seen = panel._results.brain, []
+    tab, seen, steps = panel.results.brain, [], []
     truly = pipeline.run
 
     def watched(*args, progress, **options):
         def tell(step):
             progress(step)
             if step.scores is not None:  # it has been shown
+                steps.append(step)
                 seen.append((step.scores, tab.view._values, tab.view._scale["note"], tab.view._facts))
                 if len(seen) == 2:
                     panel.cancel()
@@ -128,7 +129,7 @@ def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypa
 
     second = panel.result
     panel.fit()
-    assert panel.join(60) and panel._runs.outcome == "cancelled"
+    assert panel.join(60) and panel.session.outcome == "cancelled"
     assert tab.drawn(30) and len(seen) == 2 and seen[1][1] is seen[1][0]
     assert panel.result is second and tab.view._values is second.scores
     assert "is running" not in tab.view._scale["note"] and len(tab.view._facts["significant"]) == 3
@@ -140,7 +141,7 @@ def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypa
         change()
         assert tab.drawn(30)
         before = tab.view._picture
-        tab.show_ahead(-second.scores, second.significant)
+        tab.preview(replace(steps[0], scores=-second.scores))
         assert tab.view._picture == before, "other numbers, another tab in front"
 
 
@@ -153,7 +154,7 @@ def test_regions_on_and_off_and_significant_only(demo):
         row_times={}, metrics={}, provenance={"seconds": {}}, subject=demo.subject, surface=demo.surface,
         rois=demo.rois, simulated=True,
     )  # fmt: skip
-    tab = BrainTab()
+    tab = BrainTab(Session(demo), height=384)
     tab.look(True)
     tab.show(found)
     pictures = [tab.view._picture]
@@ -169,13 +170,13 @@ def test_regions_on_and_off_and_significant_only(demo):
 
 
 def test_stories_follow_the_selected_voxel(panel):
-    tab = panel._results.stories
+    tab = panel.results.stories
     in_front(panel, tab)
     assert tab.voxel.value == "0", "the best predicted voxel at first"
     first = tab.course.png
     assert first.startswith(b"\x89PNG") and tab.scores.png.startswith(b"\x89PNG")
-    assert "Words of this stretch" in texts(tab) and "w3" in texts(tab)
-    panel._results.brain.view.selected = 1
+    assert "Words:" in texts(tab) and "w3" in texts(tab)
+    panel.results.brain.view.selected = 1
     assert tab.drawn(30) and tab.voxel.value == "1" and tab.course.png != first
     words = texts(tab)
     tab.start.value = tab.start.value + 20
@@ -192,15 +193,14 @@ def test_stories_follow_the_selected_voxel(panel):
 def test_a_sweep_gives_what_single_runs_give(swept, assembly):  # noqa: F811
     (seen, found), memory = swept
     assert list(found) == [0, 1, 2, 3, 4]
-    assert [step.layer for step in seen if isinstance(step, LayerDone)] == [0, 1, 2, 3, 4]
-    overall = [step.overall for step in seen]
-    assert np.diff(overall).min() > -1e-9 and overall[-1] == 1
+    assert [step.settings.layer_idx for step in seen if isinstance(step, Result)] == [0, 1, 2, 3, 4]
+    overall = [step.overall for step in seen if not isinstance(step, Result)]
+    assert np.diff(overall).min() > -1e-9 and overall[-1] > 0.9
     alone = run(assembly, replace(MODEL, layer_idx=3), memory=memory, progress=False)
     np.testing.assert_allclose(found[3].scores, alone.scores, atol=1e-6)
 
 
 def test_a_layer_that_fails_ends_the_sweep_with_its_message(swept, assembly):  # noqa: F811
-    """The error is raised from the sweep's own progress function, and reaches the panel as it is."""
     _, memory = swept
     story = assembly.stories["storya"]
     bold = np.array(story.bold)
@@ -209,7 +209,7 @@ def test_a_layer_that_fails_ends_the_sweep_with_its_message(swept, assembly):  #
     seen = []
     with pytest.raises(LayerError, match=r"^Layer 0: ValueError: storya: 1 NaN or infinite values"):
         fit_layers(broken, MODEL, memory=memory, progress=seen.append)
-    assert seen and not any(isinstance(step, LayerDone) for step in seen)
+    assert seen and not any(isinstance(step, Result) for step in seen)
 
 
 def test_best_layers(swept):
@@ -222,94 +222,94 @@ def test_best_layers(swept):
             assert best[voxel] == np.nanargmax(scores[:, voxel])
         else:
             assert np.isnan(best[voxel])
-    assert best_layers({0: found[0]}) is None
 
 
 def test_the_panel_sweeps_and_remembers(panel, swept, tmp_path):
     _, memory = swept
-    panel._runs.memory = memory
-    panel._controls.show(MODEL)
-    tab = panel._results.layers
-    panel._results.box.selected_index = panel._results.tabs.index(tab)
+    panel.session.memory = memory
+    panel.settings = MODEL
+    tab = panel.results.layers
+    panel.results.bring_to_front(tab)
     tab.button.click()
     assert panel.join(120)
     assert tab.drawn(30) and "5 layers done" in texts(tab) and "complete" in texts(tab)
-    assert "best layer" in panel._results.brain.values.options
-    assert sum("layer" in label for label in panel._runs.remembered) == 5
+    assert "best layer" in panel.results.brain.values.options
+    assert sum("layer" in label for label in panel.session.remembered) == 5
     assert tab.profile.png.startswith(b"\x89PNG") or "voxel" in texts(tab)
-    # the layers are there to compare without a look into the folder
-    runs_tab = panel._results.runs
+    # the layers can be compared without a look into the folder
+    runs_tab = panel.results.runs
     in_front(panel, runs_tab)
     assert sum("layer" in label for label, _ in runs_tab.first.options) == 5
 
     # a panel that is made anew shows the sweep, too
     again = ControlPanel(
-        panel.assembly, memory=memory, results_dir=tmp_path, settings=MODEL, runs=panel._runs
+        panel.assembly, memory=memory, results_dir=tmp_path, settings=MODEL, session=panel.session
     )
-    assert "best layer" in again._results.brain.values.options
-    in_front(again, again._results.layers)
-    assert "The sweep is complete" in texts(again._results.layers)
+    assert "best layer" in again.results.brain.values.options
+    in_front(again, again.results.layers)
+    assert "The sweep is complete" in texts(again.results.layers)
 
     # the best layer goes when anything but a layer of this sweep is fitted
-    panel._controls.layer.control.value = 2
+    panel.settings = replace(panel.settings, layer_idx=2)
     panel.fit()
-    assert panel.join(60) and "best layer" in panel._results.brain.values.options
-    panel._controls.models.lookback.control.value = "7"
+    assert panel.join(60) and "best layer" in panel.results.brain.values.options
+    panel.settings = replace(panel.settings, lookback=7)
     panel.fit()
-    assert panel.join(60) and "best layer" not in panel._results.brain.values.options
+    assert panel.join(60) and "best layer" not in panel.results.brain.values.options
 
 
 def test_a_sweep_that_is_cancelled_ends_within_two_seconds_and_keeps_its_layers(panel, swept):
     _, memory = swept
-    panel._runs.memory = memory
-    panel._controls.show(MODEL)
+    panel.session.memory = memory
+    panel.settings = MODEL
     asked = []
 
     def watcher(news, value):
-        if news == "progress" and isinstance(value, LayerDone) and value.layer == 1:
+        if news == "progress" and isinstance(value, Result) and value.settings.layer_idx == 1:
             asked.append(time.monotonic())
             panel.cancel()
 
-    panel._runs.watch(watcher)
-    panel.sweep()
-    worker = panel._runs._worker
-    assert worker.join(60) and time.monotonic() - asked[0] < 2
-    assert worker.cancelled and worker.error is None
-    assert panel.join(10) and panel._runs.outcome == "cancelled" and not panel._runs.swept_whole
-    assert list(panel._runs.layers) == [0, 1]
-    tab = panel._results.layers
+    panel.session.watch(watcher)
+    panel.sweep_layers()
+    thread = panel.session._thread
+    assert panel.join(60)
+    thread.join(60)
+    assert time.monotonic() - asked[0] < 2
+    assert panel.session.outcome == "cancelled" and not panel.session.swept_whole
+    assert list(panel.session.layers) == [0, 1]
+    tab = panel.results.layers
     tab.look(True)
     assert tab.drawn(30) and "2 layers done" in texts(tab) and "ended early" in texts(tab)
     panel.fit()
-    assert panel.join(60) and panel._runs.outcome == "done"
+    assert panel.join(60) and panel.session.outcome == "done"
 
 
 def test_the_runs_tab_follows_a_sweep_that_ends_while_it_is_in_front(panel, swept):
     _, memory = swept
-    panel._runs.memory = memory
-    panel._controls.show(MODEL)
-    tab = panel._results.runs
+    panel.session.memory = memory
+    panel.settings = MODEL
+    tab = panel.results.runs
     in_front(panel, tab)
-    panel.sweep()
+    panel.sweep_layers()
     assert panel.join(120) and tab.drawn(30)
     assert sum("layer" in label for label, _ in tab.first.options) == 5
 
 
 def test_what_a_sweep_takes_is_said_beforehand(panel, swept):
     _, memory = swept
-    panel._runs.memory = memory
-    assert panel._gate.readiness.estimated(30)
-    assert "needs the language model" in texts(panel._results.layers)
-    panel._controls.show(MODEL)
-    assert panel._gate.readiness.estimated(30)
-    said = texts(panel._results.layers)
+    panel.session.memory = memory
+    assert panel.fit_status.estimating.join(30)
+    assert "needs the language model" in texts(panel.results.layers)
+    panel.settings = MODEL
+    assert panel.fit_status.estimating.join(30)
+    said = texts(panel.results.layers)
     assert "A sweep: 5 layers, about" in said and "features are cached" in said
 
 
 def test_a_saved_run_is_called_what_it_is(panel, tmp_path):
     panel.save()
     save_run(replace(panel.result, settings=replace(MODEL, layer_idx=3)), tmp_path, figures=False)
-    tab = panel._results.runs
+    tab = panel.results.runs
     tab.changed()
     in_front(panel, tab)
     saved = [label for label, _ in tab.first.options if label.startswith("saved: ")]
@@ -317,15 +317,15 @@ def test_a_saved_run_is_called_what_it_is(panel, tmp_path):
 
 
 def test_a_sweep_without_a_language_model_is_refused(panel):
-    panel.sweep()
+    panel.sweep_layers()
     assert not panel.running and "needs the language model" in texts(panel)
 
 
 def test_two_runs_are_compared(panel):
-    panel._controls.fit.criterion.control.value = False
+    panel.settings = replace(panel.settings, use_corr=False)
     panel.fit()
     assert panel.join(60)
-    tab = panel._results.runs
+    tab = panel.results.runs
     in_front(panel, tab)
     tab.compare.click()
     assert "Choose two runs" in texts(tab)
@@ -344,11 +344,11 @@ def test_the_code_makes_the_same_run(panel, assembly, monkeypatch):  # noqa: F81
     code = code_of(panel.result, named)
     assert "load_assembly('demo', stories=('storya',))" in code
     code = code_of(panel.result, replace(assembly, source=None))
-    assert "load_assembly" not in code and "assembly = assembly  #" in code
+    assert "load_assembly" not in code and "\nassembly = assembly\n" in code
     names = {"assembly": assembly}
     exec(code.replace("run(assembly, settings)", "run(assembly, settings, progress=False)"), names)
     np.testing.assert_allclose(names["result"].scores, panel.result.scores, atol=1e-6)
-    assert panel._results.code.view.code
+    assert panel.results.code.view.code
 
     shell = type("Shell", (), {"user_ns": {"_": assembly, "my_data": assembly}})()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
@@ -358,7 +358,7 @@ def test_the_code_makes_the_same_run(panel, assembly, monkeypatch):  # noqa: F81
 
 def test_a_tab_that_cannot_be_drawn_says_so(panel, monkeypatch, caplog):
     monkeypatch.setattr("encoding_nb.plots.plot_alphas", lambda run: 1 / 0)
-    tab = panel._results.summary
-    panel._results.box.selected_index = 0
+    tab = panel.results.summary
+    panel.results.box.selected_index = 0
     assert tab.drawn(30)
-    assert "This tab could not be drawn: division by zero" in tab._trouble.value
+    assert "This tab could not be drawn: division by zero" in tab.trouble.value

@@ -11,7 +11,7 @@ from joblib import Memory
 from encoding_nb import Settings, Story, Words, _machine
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
-from encoding_nb.pipeline import FitShape, Inputs, estimates, plan_run
+from encoding_nb.pipeline import FitShape, estimates, plan_run
 from encoding_nb.settings import SettingsError
 
 NO_CACHE = Memory(None)
@@ -101,10 +101,10 @@ def test_a_shortage_says_how_many_stories_would_fit(monkeypatch):
     number = int(found.problem.split("the first ")[1].split(" ")[0])
     assert 1 <= number < 20
     with pytest.raises(SettingsError, match=f"the first {number} training stories would fit") as raised:
-        estimates.refuse_too_large(plan, Inputs())
+        estimates.refuse_too_large(plan)
     assert raised.value.field == "stories"
     fewer = replace(nested, stories=tuple(f"s{i}" for i in range(number)))
-    estimates.refuse_too_large(plan_run(assembly, fewer, memory=NO_CACHE), Inputs())
+    estimates.refuse_too_large(plan_run(assembly, fewer, memory=NO_CACHE))
 
 
 def test_a_model_too_large_is_the_models_problem(monkeypatch):
@@ -113,7 +113,7 @@ def test_a_model_too_large_is_the_models_problem(monkeypatch):
     with pytest.raises(
         SettingsError, match=r"demo has 4 million parameters: choose a smaller model"
     ) as raised:
-        estimates.refuse_too_large(plan_run(made(n_voxels=10), settings, memory=NO_CACHE), Inputs())
+        estimates.refuse_too_large(plan_run(made(n_voxels=10), settings, memory=NO_CACHE))
     assert raised.value.field == "model_name"
 
 

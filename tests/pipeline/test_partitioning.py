@@ -150,9 +150,9 @@ def test_refusals(assembly):
         ),
         ({"voxels": [[1, 2]]}, r"got an array of int64 of shape \(1, 2\)"),
         ({"voxels": ["a"]}, "voxels: expected a mask of 4 voxels"),
-        ({"n_iter": 0}, "n_iter: expected a whole number of 1 or more, got 0"),
-        ({"n_iter": 2.5}, "n_iter: .* got 2.5"),
-        ({"n_iter": "5"}, "n_iter: .* got '5'"),
+        ({"n_iter": 0}, "n_iter must be .* 1 or more, got 0"),
+        ({"n_iter": 2.5}, "n_iter must be .* got 2.5"),
+        ({"n_iter": "5"}, "n_iter must be .* got '5'"),
     ],
 )
 def test_refusals_before_any_work(assembly, options, says, monkeypatch):
@@ -163,7 +163,7 @@ def test_refusals_before_any_work(assembly, options, says, monkeypatch):
 
 def test_voxels_that_nothing_predicts_are_not_shared_out(assembly, monkeypatch):
     monkeypatch.setattr(partitioning, "_predicted_voxels", lambda *a: np.array([], int))
-    with pytest.raises(ValueError, match="no variance to share out"):
+    with pytest.raises(ValueError, match="no variance to partition"):
         partitioning.partition(*assembly, memory=NO_CACHE)
 
 
@@ -189,3 +189,16 @@ def test_voxels_are_chosen_and_called_significant_by_the_settings_test(assembly,
     assert asked == [expected, expected]
     partitioning.partition(data, replace(settings, significance="parametric"), memory=NO_CACHE)
     assert len(asked) == 2
+
+
+def test_the_settings_seed_draws_the_ratios_that_are_tried(assembly, monkeypatch):
+    asked, made = [], partitioning.band_weights
+
+    def drawn(n_bands, n_iter, *, seed):
+        asked.append((n_bands, n_iter, seed))
+        return made(n_bands, n_iter, seed=seed)
+
+    monkeypatch.setattr(partitioning, "band_weights", drawn)
+    data, settings = assembly
+    partitioning.partition(data, replace(settings, seed=6), voxels=[0], n_iter=9, memory=NO_CACHE)
+    assert asked == [(2, 9, 6), (1, 9, 6), (1, 9, 6)]

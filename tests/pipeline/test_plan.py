@@ -41,42 +41,43 @@ def test_good_settings_have_nothing_against_them(assembly):
 
 
 REFUSED = [
-    ({"downsample_window": 0}, "filter's window as a whole number of 1 or more, got 0"),
+    ({"downsample_window": 0}, "downsample_window must be .* 1 or more, got 0"),
     ({"downsample_window": NAN}, "got nan"),
     ({"downsample_window": 2.5}, "got 2.5"),
-    ({"cutoff_mult": 0}, "the cutoff as a finite multiple of the TR rate above 0, got 0"),
+    ({"cutoff_mult": 0}, "cutoff_mult must be .* above 0, got 0"),
     ({"cutoff_mult": -1.0}, "got -1.0"),
     ({"cutoff_mult": NAN}, "got nan"),
     ({"cutoff_mult": "1"}, "got '1'"),
-    ({"downsample_method": "gabor"}, "'gabor' needs frequencies and a width .* design.downsample"),
-    ({"downsample_method": ["lanczos"]}, "Unknown downsample method"),
-    ({"fir_delays": (1, 1.5)}, r"whole number of TRs, and each once, got \(1, 1.5\)"),
+    ({"downsample_method": "gabor"}, "got 'gabor'; .* design.downsample"),
+    ({"downsample_method": ["lanczos"]}, r"lanczos, .* got \['lanczos'\]"),
+    ({"fir_delays": (1, 1.5)}, r"whole numbers, each once, got \(1, 1.5\)"),
     ({"fir_delays": ("1",)}, r"got \('1',\)"),
     ({"fir_delays": "12"}, r"got \('12',\)"),
-    ({"fir_delays": ()}, r"at least one delay, .* got \(\)"),
+    ({"fir_delays": ()}, r"one or more delays .* got \(\)"),
     ({"fir_delays": (1, 999)}, "shorter than every story, got 999 TRs where storyz keeps 55"),
     ({"fir_delays": (-55,)}, "got -55 TRs where storyz keeps 55"),
-    ({"n_inner_folds": 0}, "inner folds as a whole number of 2 or more, got 0"),
+    ({"fir_delays": (1, -55)}, "got -55 TRs where storyz keeps 55"),
+    ({"n_inner_folds": 0}, "whole number of 2 or more, got 0"),
     ({"n_inner_folds": 2.5}, "got 2.5"),
     ({"n_inner_folds": "x"}, "got 'x'"),
     ({"n_inner_folds": 60}, "180 rows make 36 chunks|60 folds need", "chunk_length"),
     ({"n_inner_folds": 4, "folding_type": "group"}, r"3 groups are too few for 4 folds: use at most 3"),
-    ({"chunk_length": 0}, "length of a chunk in TRs as a whole number of 1 or more, got 0"),
+    ({"chunk_length": 0}, "whole number of 1 or more, got 0"),
     ({"chunk_length": 10.5}, "got 10.5"),
-    ({"chunk_length": 59, "n_inner_folds": 6}, "A fold would have 1 rows to score"),
+    ({"chunk_length": 59, "n_inner_folds": 6}, "a fold with 1 rows to score"),
     ({"chunk_length": 60}, "make 3 chunks, too few for 5 folds"),
-    ({"seed": -1}, "the seed as a whole number of 0 or more, got -1"),
+    ({"seed": -1}, "whole number of 0 or more, got -1"),
     ({"seed": "x"}, "got 'x'"),
     ({"seed": 1.5}, "got 1.5"),
-    ({"n_permutations": 10.5}, "permutations as a whole number of 1 or more, got 10.5"),
+    ({"n_permutations": 10.5}, "whole number of 1 or more, got 10.5"),
     ({"n_permutations": "x"}, "got 'x'"),
     ({"block_trs": 2.5}, "got 2.5"),
     ({"block_trs": 19}, "55 held-out rows in blocks of 19 TRs make 3; choose a block of at most 18 TRs"),
-    ({"device": "tpu"}, "Unknown device 'tpu'; choose one of auto, cpu, cuda"),
-    ({"device": "gpu"}, "Unknown device 'gpu'"),
-    ({"alphas": ("a",)}, r"finite and above 0, got \('a',\)"),
-    ({"alphas": (1.0, NAN)}, "finite and above 0"),
-    ({"alphas": (1.0, float("inf"))}, "finite and above 0"),
+    ({"device": "tpu"}, "one of auto, cpu, cuda, got 'tpu'"),
+    ({"device": "gpu"}, "got 'gpu'"),
+    ({"alphas": ("a",)}, r"finite numbers above 0, got \('a',\)"),
+    ({"alphas": (1.0, NAN)}, "finite numbers above 0"),
+    ({"alphas": (1.0, float("inf"))}, "finite numbers above 0"),
     ({"alphas": None}, "got None"),
     ({"prediction_floor": NAN}, "0 or more, got nan"),
     ({"prediction_floor": "x"}, "got 'x'"),
@@ -86,19 +87,19 @@ REFUSED = [
     ({"use_train_test_split": 0}, "True or False, got 0"),
     (
         {"trimming": "lebel"},
-        r"a Trimming, got 'lebel'; write .* trimming=TRIMMINGS\[\"lebel\"\] \(there are none, l",
+        r"a Trimming, got 'lebel'; .* trimming=TRIMMINGS\[\"lebel\"\], .* none, lebel, alice",
     ),
-    ({"chunk_length": 10**30}, "of 1 or more, got a number too large to count with"),
-    ({"cutoff_mult": 10**400}, "finite multiple .* got a number too large to count with"),
-    ({"prediction_floor": 10**400}, "a finite prediction floor .* got a number too large to count with"),
+    ({"chunk_length": 10**30}, "of 1 or more, got a number that is too large"),
+    ({"cutoff_mult": 10**400}, "finite multiple .* got a number that is too large"),
+    ({"prediction_floor": 10**400}, "finite number .* got a number that is too large"),
     ({"fdr_q": Decimal("0.05")}, r"between 0 and 1, got Decimal\('0.05'\)"),
-    ({"stories": ("storya", "storya")}, "stories as names, each once"),
+    ({"stories": ("storya", "storya")}, "story names, each once"),
     ({"stories": (3,)}, r"got \(3,\)"),
     ({"stories": "x"}, "Story 'x' is not in this assembly"),
     ({"test_stories": "z2"}, "Story 'z2' is not in this assembly"),
-    ({"modality": None}, "Unknown feature space None"),
-    ({"joined_with": None}, "joined_with as feature spaces, got None|Unknown feature space None"),
-    ({**NESTED, "n_outer_folds": 0}, "outer folds as a whole number of 2 or more, got 0", "n_outer_folds"),
+    ({"modality": None}, "one of language_model, .* got None"),
+    ({"joined_with": None}, "feature spaces among .* got None"),
+    ({**NESTED, "n_outer_folds": 0}, "whole number of 2 or more, got 0", "n_outer_folds"),
     ({**NESTED, "n_outer_folds": 1}, "got 1", "n_outer_folds"),
     ({**NESTED, "n_outer_folds": 100000}, "100000 folds need at least 200000 rows, got 240", "n_outer_folds"),
     ({**NESTED, "n_outer_folds": "5"}, "got '5'", "n_outer_folds"),
@@ -137,19 +138,19 @@ def test_refused_under_its_own_name(assembly, case, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_name": None}, "a model's name or folder, got None; 'demo' is there always"),
+        ({"model_name": None}, "a Hugging Face name or a local folder, got None; the bundled model 'demo'"),
         ({"model_name": " "}, "got ' '"),
-        ({"layer_idx": "3"}, "layer as a whole number of 0 or more, got '3'"),
+        ({"layer_idx": "3"}, "whole number of 0 or more, got '3'"),
         ({"layer_idx": True}, "got True"),
         ({"layer_idx": 99}, "Layer 99 is out of range: demo has layers 0"),
-        ({"last_token": "False"}, "last_token as True or False, got 'False'"),
-        ({"lookback": 2.5}, "the lookback as a whole number of 1 or more, got 2.5"),
+        ({"last_token": "False"}, "True or False, got 'False'"),
+        ({"lookback": 2.5}, "whole number of 1 or more, got 2.5"),
         ({"lookback": 10**6}, "does not fit demo"),
-        ({"stride": "x"}, "the stride as a whole number .* got 'x'"),
-        ({"processing": None}, "Unknown processing None"),
-        ({"context_type": ("fullcontext",)}, "Unknown context type"),
+        ({"stride": "x"}, "a whole number of tokens .* got 'x'"),
+        ({"processing": None}, "one of raw, litcoder, got None"),
+        ({"context_type": ("fullcontext",)}, r"fullcontext, .* got \('fullcontext',\)"),
         ({"use_stored_contexts": True}, "storya: expected stored windows of type 'fullcontext', got none"),
-        ({"embedding": 3}, "a file of word vectors, or None for the model's own, got 3"),
+        ({"embedding": 3}, "a file of word vectors, or None for the model's input embedding, got 3"),
     ],
     ids=str,
 )
@@ -241,7 +242,7 @@ def test_one_name_is_one_name():
     settings = Settings(stories="storya", test_stories="z2", joined_with="wordrate")
     assert (settings.stories, settings.test_stories) == (("storya",), ("z2",))
     assert settings.joined_with == ("wordrate",)
-    with pytest.raises(TypeError, match=r"expected fir_delays as a sequence, got 4; write \(4,\)"):
+    with pytest.raises(TypeError, match=r"fir_delays must be a sequence, got 4; write \(4,\)"):
         Settings(fir_delays=4)
 
 
@@ -339,10 +340,10 @@ def test_what_is_no_assembly_or_no_settings_is_refused_by_name(assembly, call):
     ):
         call("demo", FITS)
     with pytest.raises(
-        TypeError, match=rf"^{name}: expected a Settings, got a mapping; write Settings\(\*\*{{'mo"
+        TypeError, match=rf"^{name} needs a Settings object, got a mapping; write Settings\(\*\*{{'mo"
     ):
         call(assembly, {"modality": "wordrate"})
-    with pytest.raises(TypeError, match=rf"^{name}: expected a Settings, got an Assembly; "):
+    with pytest.raises(TypeError, match=rf"^{name} needs a Settings object, got an Assembly. "):
         call(assembly, assembly)
 
 
@@ -360,7 +361,7 @@ def test_a_path_in_the_home_folder_is_written_out():
 
 def test_a_trimming_of_unknown_names_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"unknown names start; known are train_features_start, .*test_targets_end"
+        ValueError, match=r"unknown names start; the known names are train_features_start, .*test_targets_end"
     ):
         Settings(trimming={"start": 5})
     assert Settings(trimming={"train_features_start": 5}).trimming == Trimming(train_features_start=5)
@@ -401,3 +402,19 @@ def test_words_are_missing_until_a_model_has_read_them(demo, tmp_path):
     assert missing(replace(one, layer_idx=2)) == {}, "all layers are kept"
     assert missing(replace(one, lookback=5)) == words
     assert missing(replace(one, modality="wordrate"), Memory(tmp_path / "empty", verbose=0)) == {}
+
+
+def test_the_settings_of_a_language_model_all_reach_its_specification():
+    how = {
+        "lookback": 9,
+        "context_type": "strided",
+        "stride": 4,
+        "last_token": False,
+        "processing": "litcoder",
+    }
+    given = Settings(model_name="demo", layer_idx=2, use_stored_contexts=True, **how)
+    assert given.feature_specs == {
+        "language_model": features.FeatureSpec(
+            activation=features.ActivationSpec("demo", **how), layer_idx=2, use_stored_contexts=True
+        )
+    }

@@ -13,7 +13,18 @@ from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Assembly, Story, Words
 from encoding_nb.design import Trimming, matrix
 from encoding_nb.features import JoinedFeatures, word_rate
-from encoding_nb.pipeline import STAGES, Inputs, check, clock, design_matrices, plan_run, runs, to_code
+from encoding_nb.pipeline import (
+    STAGES,
+    check,
+    clock,
+    design_matrices,
+    matrices,
+    plan_run,
+    prepare,
+    run,
+    runs,
+    to_code,
+)
 from encoding_nb.ridge import cv
 from encoding_nb.scoring import correlations, permutation
 from encoding_nb.settings import Settings, SettingsError
@@ -128,7 +139,7 @@ def test_the_metrics_count_the_regions_of_the_data(assembly, result):
 def test_what_was_said_on_the_way_stays_with_the_result(assembly, result):
     """Also in the second run, for which Python itself would show nothing any more."""
     said = tuple(
-        f"{name}, voxels: 1 of 3 columns have no variance and become 0." for name in assembly.stories
+        f"{name}, voxels: 1 of 3 columns have no variance and are set to 0." for name in assembly.stories
     )
     assert result.notes == said
     with warnings.catch_warnings():
@@ -196,10 +207,10 @@ def test_repeats_that_are_not_finite_are_counted_in_a_note(assembly):
     repeats[1, :2, 1] = np.inf  # cut by trimming
     broken = replace(assembly, stories={**assembly.stories, "storyz": replace(story, repeats=repeats)})
     for _ in range(2):  # the second time the ceiling is known
-        with pytest.warns(UserWarning, match="the repeats of 1 of 3 voxels hold NaN"):
+        with pytest.warns(UserWarning, match="the repeats of 1 of 3 voxels have NaN"):
             found = runs.run(broken, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
         (note,) = (note for note in found.notes if "repeats" in note)
-        assert note.startswith("storyz: the repeats of 1 of 3 voxels hold NaN or infinite values")
+        assert note.startswith("storyz: the repeats of 1 of 3 voxels have NaN or infinite values")
         assert np.isnan(found.noise_ceiling).tolist() == [True, False, False]
 
 
@@ -243,17 +254,17 @@ def test_words_that_are_read_at_once_say_nothing_of_the_rate(assembly, monkeypat
     now = [0.0]
     monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
 
-    class Slow(Inputs):
-        def sampled(self, plan, story, progress=None):
-            for part in range(1, 11):
-                now[0] += 10 if story.name == "storyz" else 0
-                progress(part, 10)
-            return JoinedFeatures(np.zeros((75, 1)), {"wordrate": 1})
+    def slow(plan, story, progress=None):
+        for part in range(1, 11):
+            now[0] += 10 if story.name == "storyz" else 0
+            progress(part, 10)
+        return JoinedFeatures(np.zeros((75, 1)), {"wordrate": 1})
 
     seen = []
     plan = plan_run(assembly, replace(RATE, trimming=TRIM))
     monkeypatch.setattr(features, "is_cached", lambda words, spec, memory=None: words.name != "storyz")
-    runs.story_features(plan, Slow(), clock.Clock(seen.append, {stage: 1.0 for stage in STAGES}))
+    monkeypatch.setattr(runs, "sample_story", slow)
+    runs.story_features(plan, clock.Clock(seen.append, {stage: 1.0 for stage in STAGES}))
     assert [step.rate for step in seen[:30]] == [None] * 30
     assert [step.seconds_left for step in seen[30:]] == pytest.approx([90, 80, 70, 60, 50, 40, 30, 20, 10, 0])
     assert [step.rate for step in seen[30:]] == pytest.approx([3.0] * 10)
@@ -270,21 +281,21 @@ def test_unknown_settings_are_refused():
     with pytest.raises(TypeError, match="lookbak"):
         Settings(lookbak=3)
     text = json.dumps(json.loads(Settings().to_json()) | {"lookbak": 3})
-    with pytest.raises(ValueError, match=r"unknown names lookbak; known are .*lookback"):
+    with pytest.raises(ValueError, match=r"unknown names lookbak; the known names are .*lookback"):
         Settings.from_json(text)
 
 
 @pytest.mark.parametrize(
     ("change", "field", "says"),
     [
-        ({"modality": "smell"}, "modality", "Unknown feature space 'smell'"),
+        ({"modality": "smell"}, "modality", "got 'smell'"),
         ({"stories": ("nowhere",)}, "stories", "'nowhere' is not in this assembly; it has storya, storyb"),
-        ({"stories": ("storyz",)}, "stories", "No training story is left"),
+        ({"stories": ("storyz",)}, "stories", "no training story besides the test stories"),
         ({"test_stories": ()}, "test_stories", "no test story"),
-        ({"downsample_method": "magic"}, "downsample_method", "Unknown downsample method 'magic'.*lanczos"),
-        ({"folding_type": "magic"}, "folding_type", "Unknown folding type 'magic'.*chunked"),
+        ({"downsample_method": "magic"}, "downsample_method", "lanczos, .* got 'magic'"),
+        ({"folding_type": "magic"}, "folding_type", "chunked, .* got 'magic'"),
         ({"alphas": (1.0, -1.0)}, "alphas", r"above 0, got \(1.0, -1.0\)"),
-        ({"alphas": ()}, "alphas", "at least one alpha"),
+        ({"alphas": ()}, "alphas", "one or more finite numbers"),
         ({"fir_delays": (1, 1)}, "fir_delays", r"each once, got \(1, 1\)"),
         ({"fdr_q": 1.5}, "fdr_q", "between 0 and 1, got 1.5"),
         ({"trimming": Trimming()}, "trimming", "storya .*75 TRs gives 75, .*60 rows gives 60"),
@@ -362,8 +373,8 @@ def test_joined_spaces_are_one_ridge_on_all_their_columns(assembly, tmp_path, mo
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"joined_with": ("wordrate",)}, "Expected each feature space once, got wordrate, wordrate"),
-        ({"joined_with": ("smell",)}, "Unknown feature space 'smell'"),
+        ({"joined_with": ("wordrate",)}, "other feature spaces than modality, got wordrate in both"),
+        ({"joined_with": ("smell",)}, "got ('smell',)"),
     ],
 )
 def test_spaces_that_cannot_be_joined_are_refused(assembly, change, says):
@@ -418,7 +429,7 @@ def test_given_inner_folds_are_used_and_checked_before_any_work(assembly, monkey
 def test_a_run_that_cannot_fit_is_refused_before_any_work(assembly, monkeypatch):
     monkeypatch.setattr(_machine, "free_memory", lambda: 1000)
     monkeypatch.setattr(features, "joined_features", lambda *a, **k: pytest.fail("work was begun"))
-    with pytest.raises(SettingsError, match=r"needs about \d\.\d GB of memory \(\w+\) and 0\.0 GB are free"):
+    with pytest.raises(SettingsError, match=r"needs about \d\.\d GB of memory \(\w+\), but 0\.0 GB are free"):
         runs.run(assembly, replace(RATE, trimming=TRIM), memory=NO_CACHE, progress=False)
 
 
@@ -451,7 +462,7 @@ def test_code_of_data_in_memory_says_where_to_put_them(assembly, result):
     names = {"assembly": assembly}
     exec(code.replace("run(assembly, settings)", "run(assembly, settings, progress=False)"), names)
     np.testing.assert_array_equal(names["result"].scores, result.scores)
-    with pytest.raises(TypeError, match="to_code: expected a Settings, got a mapping"):
+    with pytest.raises(TypeError, match="to_code needs a Settings object, got a mapping"):
         to_code({}, "demo")
 
 
@@ -492,3 +503,23 @@ def test_bold_in_an_assembly_is_read_only_and_the_users_own_array_is_not():
     assert np.shares_memory(made.bold, bold) and np.shares_memory(made.repeats, heard)
     bold[0] = heard[0] = 1
     assert made.bold[0, 0] == made.repeats[0, 0, 0] == 1
+
+
+def test_what_prepare_has_worked_out_is_not_worked_out_again(monkeypatch):
+    heard = make_story("storyz", 3, repeats=4)
+    stories = {name: make_story(name, seed) for seed, name in enumerate(("storya", "storyb", "storyc"))}
+    data = Assembly("S", 2.0, stories | {"storyz": heard}, test_stories=("storyz",))
+    settings = replace(RATE, trimming=replace(TRIM, test_features_start=17, test_targets_start=7))
+    prepare(data, settings, memory=NO_CACHE)
+    monkeypatch.setattr(matrices.scoring, "noise_ceiling", lambda repeats: pytest.fail("computed again"))
+    assert run(data, settings, memory=NO_CACHE, progress=False).noise_ceiling[0] > 0.8
+    broken = replace(settings, fdr_q=7.0)
+    assert check(data, broken)
+    prepare(data, broken, memory=NO_CACHE)
+
+
+def test_a_noise_ceiling_is_of_the_rows_that_are_kept():
+    story = make_story("storyz", 9, repeats=4)
+    for kept in (slice(5, None), slice(20, 50), slice(5, None)):
+        expected = correlations.noise_ceiling(story.repeats[:, kept])
+        np.testing.assert_allclose(matrices.story_ceiling(story, kept), expected)

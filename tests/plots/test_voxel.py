@@ -154,9 +154,7 @@ def test_an_unknown_story_lists_the_known_ones(result):
 @pytest.mark.parametrize("story", [None, STORIES[1]])
 def test_a_result_without_time_courses_says_so(result, story):
     bare = replace(result, predictions={}, measured={})
-    with pytest.raises(
-        ValueError, match=r"S1: this result holds scores and no time courses.*keep_predictions"
-    ):
+    with pytest.raises(ValueError, match=r"S1: this result has scores but no time courses.*keep_predictions"):
         the_voxel.plot_voxel(bare, 0, story=story)
 
 

@@ -234,7 +234,7 @@ def test_a_logger_that_fails_leaves_the_record(result, tmp_path, monkeypatch):
     def fail(log, logs_dir, project):
         raise ConnectionError("no route")
 
-    monkeypatch.setitem(loggers.BACKENDS, "tensorboard", (lambda: None, fail))
+    monkeypatch.setitem(loggers.BACKENDS, "tensorboard", fail)
     with pytest.warns(
         UserWarning, match=r"saved in .*tensorboard failed \(ConnectionError: no route\).*log_run"
     ):

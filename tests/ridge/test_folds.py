@@ -10,11 +10,11 @@ from encoding_nb.ridge import FOLDING_TYPES, FoldError, check_folds, make_folds
 @pytest.mark.parametrize(
     ("options", "argument", "says"),
     [
-        ({"n_folds": 2.5}, "n_folds", "a whole number, got 2.5"),
+        ({"n_folds": 2.5}, "n_folds", "a whole number of 2 or more, got 2.5"),
         ({"n_folds": "5"}, "n_folds", "got '5'"),
         ({"n_folds": True}, "n_folds", "got True"),
-        ({"n_rows": 100.0}, "n_rows", "a whole number, got 100.0"),
-        ({"n_rows": "100"}, "n_rows", "a whole number, got '100'"),
+        ({"n_rows": 100.0}, "n_rows", "a whole number of 0 or more, got 100.0"),
+        ({"n_rows": "100"}, "n_rows", "a whole number of 0 or more, got '100'"),
         (
             {"n_rows": np.zeros((100, 3))},
             "n_rows",
@@ -27,17 +27,17 @@ from encoding_nb.ridge import FOLDING_TYPES, FoldError, check_folds, make_folds
         ({"trim_size": 1.5}, "trim_size", "got 1.5"),
         ({"chunk_length": 10**30}, "chunk_length", "100 rows make 1 chunks"),
         ({"folding_type": "kfold_trimmed", "trim_size": 10**30}, "n_folds", "Trimming leaves a fold with 0"),
-        ({"seed": -1}, "seed", "0 or more and a whole number, got -1"),
+        ({"seed": -1}, "seed", "a whole number of 0 or more, got -1"),
         ({"seed": "x"}, "seed", "got 'x'"),
         ({"folding_type": ["kfold"]}, "folding_type", "must be one of chunked"),
         ({"folding_type": "group"}, "groups", "needs groups"),
         ({"folding_type": "group", "groups": np.repeat([0, 1, 2], [40, 40, 20])}, "n_folds", "use at most 3"),
         ({"folding_type": "group", "groups": np.zeros(100)}, "n_folds", "use more stories, or another"),
-        ({"n_rows": 101, "n_folds": 6}, "chunk_length", "A fold would have 1 rows to score"),
+        ({"n_rows": 101, "n_folds": 6}, "chunk_length", "a fold with 1 rows to score"),
         (
             {"n_rows": 101, "n_folds": 6, "folding_type": "chunked_contiguous"},
             "chunk_length",
-            "A fold would have 1 rows to score",
+            "a fold with 1 rows to score",
         ),
         (
             {"folding_type": "chunked_trimmed", "trim_size": 10},

@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import joblib
@@ -16,7 +15,6 @@ from encoding_nb._progress import Cancelled
 from encoding_nb.pipeline import Result, run
 from encoding_nb.records import list_runs
 from encoding_nb.sweep import run_sweep, settings_grid
-from encoding_nb.sweep._engine import Engine
 
 from .test_runs import MODEL, NAMES, RATE, assert_equal_to_single_runs, make_assembly
 
@@ -26,10 +24,6 @@ N_VOXELS = 20_000
 SLOW = settings_grid(
     replace(RATE, significance="permutation", n_permutations=5_000),
     alphas=[(float(a),) for a in range(1, 5)],
-)
-
-HANGS = (
-    30  # seconds; on a quiet machine a cancelled sweep ends within two, and its caller is told twice a second
 )
 
 
@@ -59,23 +53,22 @@ def nothing_left(tmp_path, monkeypatch):
     """A function that checks that a sweep has left no thread, process, BLAS limit or file of its own."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    Path(tmp_path / "joblib" / "encoding_nb" / "sweeps").mkdir(parents=True)
     threads, limit, children = set(threading.enumerate()), n_threads(), processes()
 
     def check(cache):
-        for _ in range(50):  # a pool's idle threads end a moment after it
-            new = [t for t in threading.enumerate() if t not in threads and t.name != "encoding_nb-blas"]
+        for _ in range(500):  # a pool's threads end a moment after it, those with a run at its next step
+            new = [thread for thread in threading.enumerate() if thread not in threads]
             if not new:
                 break
-            time.sleep(0.01)
+            time.sleep(0.02)
         assert [thread.name for thread in new] == []
         assert processes() <= children
         assert n_threads() == limit
         assert list((tmp_path / "temporary").rglob("encoding_nb*")) == []
         files = [path for path in Path(cache).rglob("*") if path.is_file()]
-        left = [path for path in files if path.suffix != ".layer" and path.name != ".gitignore"]
+        kept = [path for path in files if "activations" in path.parts and path.name[0] != "."]
+        left = [path for path in files if path not in kept and path.name != ".gitignore"]
         assert left == []
-        assert list((Path(cache) / "joblib" / "encoding_nb" / "sweeps").iterdir()) == []
 
     return check
 
@@ -141,13 +134,12 @@ def test_cancelled_without_a_cache(tmp_path, nothing_left):
     nothing_left(tmp_path)
 
 
-# When the caller raises, by the steps that it was told so far.
+# When the caller raises, by the steps that it has seen so far.
 MOMENTS = {
-    "responses": lambda told: told[-1].stage == "responses",
     "before the first run": lambda told: told[-1].stage == "fits",
-    "while workers are busy": lambda told: len(told) > 1 and told[-1] == told[-2],
     "first run": lambda told: len(ended(told)) == 1,
     "third run": lambda told: len(ended(told)) == 3,
+    "last run": lambda told: len(ended(told)) == len(SLOW),
 }
 
 
@@ -155,23 +147,21 @@ MOMENTS = {
     ("backend", "error", "moments"),
     [
         ("threading", Cancelled(), tuple(MOMENTS)),
-        ("threading", CallerError("of the caller"), ("while workers are busy", "first run")),
-        ("threading", KeyboardInterrupt(), ("while workers are busy",)),
+        ("threading", CallerError("of the caller"), ("first run",)),
+        ("threading", KeyboardInterrupt(), ("first run",)),
         ("loky", Cancelled(), tuple(MOMENTS)),
         ("loky", CallerError("of the caller"), ("first run",)),
+        ("loky", KeyboardInterrupt(), ("third run",)),
     ],
 )
 def test_cancelled_with_workers_at_any_moment(tmp_path, nothing_left, backend, error, moments):
     assembly = make_assembly(n_voxels=N_VOXELS)
     for moment in moments:
         told, folder, comes = [], tmp_path / moment.replace(" ", "-"), MOMENTS[moment]
-        seconds = -time.monotonic()
 
         def progress(step, told=told, comes=comes):
-            nonlocal seconds
             told.append(step)
             if comes(told):
-                seconds = -time.monotonic()
                 raise error
 
         with joblib.parallel_config(backend, n_jobs=2), pytest.raises(type(error)) as raised:
@@ -182,29 +172,13 @@ def test_cancelled_with_workers_at_any_moment(tmp_path, nothing_left, backend, e
                 results_dir=folder / "runs",
                 progress=progress,
             )
-        seconds += time.monotonic()
         assert raised.value is error and comes(told)
-        assert seconds < HANGS, moment
         nothing_left(folder / "cache")
         results = ended(told)
         assert all(isinstance(result, Result) for result in results.values()), "no run is taken for a failure"
         records = list_runs(folder / "runs") if (folder / "runs").exists() else []
         assert len(results) <= len(records) <= len(results) + 2, "runs that had ended stay"
         assert all(Path(result.provenance["record"]).is_dir() for result in results.values())
-
-
-def test_cancelled_after_the_processes_of_one_subject_have_ended_their_work(tmp_path, nothing_left):
-    subjects, told = {"S": make_assembly(), "T": make_assembly("T", n_trs=50)}, []
-
-    def second_subject(step):
-        told.append(step)
-        if step.stage == "responses" and step.detail.startswith("T"):
-            raise Cancelled
-
-    with joblib.parallel_config("loky", n_jobs=2), pytest.raises(Cancelled):
-        run_sweep(subjects, [RATE], memory=Memory(tmp_path, verbose=0), progress=second_subject)
-    assert len(ended(told)) == 1
-    nothing_left(tmp_path)
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
@@ -223,56 +197,28 @@ def test_a_sweep_with_workers_goes_on_where_it_was_cancelled(tmp_path, backend):
         finished = {number: result.provenance["record"] for number, result in ended(told).items()}
         results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path / "runs", progress=False)
     assert {number: results[number].provenance["record"] for number in finished} == finished
-    assert len(list_runs(tmp_path / "runs")) == len(grid), "no run was made twice"
+    # threads are not waited for: two that were at work when the first sweep was cancelled may still save their runs
+    made_twice = range(3 if backend == "threading" else 1)
+    assert len(list_runs(tmp_path / "runs")) - len(grid) in made_twice
     assert_equal_to_single_runs(results, assembly, grid, memory)
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
-def test_the_caller_is_told_in_its_thread_while_workers_are_busy(tmp_path, backend):
-    assembly, calls = make_assembly(n_voxels=N_VOXELS), []
+def test_the_caller_is_told_in_its_thread_when_a_run_ends(tmp_path, backend):
+    assembly, calls = make_assembly(), []
     with joblib.parallel_config(backend, n_jobs=2):
         run_sweep(
             assembly,
             SLOW,
             memory=Memory(tmp_path, verbose=0),
-            progress=lambda step: calls.append((threading.current_thread(), time.monotonic(), step)),
+            progress=lambda step: calls.append((threading.current_thread(), step)),
         )
-    threads, times, steps = zip(*calls, strict=True)
+    threads, steps = zip(*calls, strict=True)
     assert set(threads) == {threading.current_thread()}
-    assert max(later - time for time, later in pairwise(times)) < HANGS
     assert sorted(ended(steps)) == list(range(len(SLOW)))
     assert len([step for step in steps if step.number is not None]) == len(SLOW), "each result comes once"
-    assert any(one == other for one, other in pairwise(steps)), "the same step while there is nothing new"
     overall = [step.overall for step in steps]
-    assert overall == sorted(overall)
-
-
-# ---------------------------------------------------------------------- workers that do not come to a step
-
-
-def sleep(seconds):
-    time.sleep(seconds)
-
-
-def cancel():
-    raise Cancelled
-
-
-def test_a_process_that_does_not_come_to_a_step_is_ended(tmp_path, nothing_left):
-    Engine(2).run(sleep, {0: (0,), 1: (0,)}, lambda *a: None, lost=None, waiting=lambda: None, root=tmp_path)
-    began = time.monotonic()
-    with pytest.raises(Cancelled):
-        Engine(2).run(sleep, {0: (60,), 1: (60,), 2: (60,)}, print, lost=None, waiting=cancel, root=tmp_path)
-    assert time.monotonic() - began < HANGS, "half a second until it is asked, one of grace, and the end"
-    nothing_left(tmp_path)
-
-
-def test_a_thread_that_does_not_come_to_a_step_is_waited_for(tmp_path, nothing_left):
-    began = time.monotonic()
-    with joblib.parallel_config("threading", n_jobs=2), pytest.raises(Cancelled):
-        Engine(None).run(sleep, {0: (2.5,), 1: (0.1,)}, print, lost=None, waiting=cancel, root=tmp_path)
-    assert time.monotonic() - began > 2.4
-    nothing_left(tmp_path)
+    assert overall == sorted(overall) and overall[-1] == 1
 
 
 # ---------------------------------------------------------------------- notes
@@ -297,7 +243,7 @@ def test_warnings_of_runs_are_in_the_notes_of_their_results(tmp_path, backend):
 def test_a_progress_that_is_no_function_is_refused_before_any_work(tmp_path):
     with pytest.raises(TypeError, match="progress: expected True, False or a function of one step, got 1"):
         run_sweep(make_assembly(), [RATE], memory=Memory(tmp_path / "cache", verbose=0), progress=1)
-    assert not list(tmp_path.rglob("sweeps"))
+    assert not (tmp_path / "cache" / "joblib" / "encoding_nb").exists()
 
 
 def test_a_bar_or_nothing(tmp_path, capsys):
@@ -305,4 +251,4 @@ def test_a_bar_or_nothing(tmp_path, capsys):
     run_sweep(make_assembly(), [RATE], memory=memory, progress=False)
     assert capsys.readouterr() == ("", "")
     run_sweep(make_assembly(), [RATE], memory=memory)
-    assert "fits 1/1 100% |" in capsys.readouterr().err
+    assert "fits 1/1: S 100% |" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from encoding_nb._files import new_file
 from encoding_nb.assembly import Surface
 from encoding_nb.brain import surfaces
 from encoding_nb.brain._pycortex import find_store
-from encoding_nb.brain.outlines import read_outlines
+from encoding_nb.brain.outlines import read_drawing
 
 THIN = Surface("S1", "fullhead", "thin")
 HEIGHTS = (512, 1024)
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def write_outlines(path: Path, drawing: Path) -> None:
-    lines = [line for line in read_outlines(drawing) if line.layer in ("rois", "sulci", "edge")]
+    lines = [line for line in read_drawing(drawing)[0] if line.layer in ("rois", "sulci", "edge")]
     with new_file(path) as draft:
         np.savez_compressed(
             draft,

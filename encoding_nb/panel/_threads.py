@@ -1,26 +1,29 @@
-"""Small work beside the kernel's main thread: always the newest of what was asked for."""
+"""Small work in background threads, of which only the latest counts, and who receives the warnings of a thread."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from .. import _progress
 
 LOG = logging.getLogger(__name__)
 
 
 class Latest:
-    """Does in a thread what it was asked for last; what was asked for in between is dropped.
+    """Calls `work` in a thread with the latest arguments; what was asked for in between is dropped.
 
-    The thread lives while there is something to do. An error is logged and ends only that piece of work, so
-    `work` says itself what its user should read.
+    The thread lives only while there is work. An error is logged and ends only that piece of work, so `work` itself
+    shows its errors to the user.
 
     Parameters
     ----------
     work : function
     wait : float, seconds
-        For how long to wait for something newer before beginning.
+        How long to wait for something newer before the work begins.
     """
 
     def __init__(self, work: Callable[..., None], *, wait: float = 0.0) -> None:
@@ -38,7 +41,7 @@ class Latest:
                 threading.Thread(target=self._go, name="encoding_nb-panel", daemon=True).start()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to do, at most `timeout` seconds."""
+        """Wait until all work is done, at most `timeout` seconds; True when it is."""
         with self._lock:
             return self._lock.wait_for(lambda: not self._running, timeout)
 
@@ -54,5 +57,29 @@ class Latest:
                     return
             try:
                 self._work(*arguments)
-            except Exception:  # the next that is asked for must still be worked on
+            except Exception:  # the next piece of work must still be done
                 LOG.exception("the panel's background work failed")
+
+
+@contextmanager
+def warnings_to(note: Callable[[str], None]) -> Iterator[None]:
+    """Call `note` with each warning of the package from this block, in this thread, when the block ends."""
+    heard: list[str] = []
+    try:
+        with _progress.listening(heard):
+            yield
+    finally:
+        for sentence in heard:
+            note(sentence)
+
+
+class Flag:
+    """True inside its `with` block, for example while the program and not the user changes a control."""
+
+    on = False
+
+    def __enter__(self) -> None:
+        self.on = True
+
+    def __exit__(self, *_: object) -> None:
+        self.on = False
