@@ -99,15 +99,10 @@ def warn(sentence: str, *, stacklevel: int = 2) -> None:
     stacklevel : int
         As for `warnings.warn`, counted from the caller.
     """
-    hear(sentence)
-    warnings.warn(sentence, stacklevel=stacklevel + 1)
-
-
-def hear(sentence: str) -> None:
-    """Add a message to the warnings of the run in progress, without a Python warning."""
     heard = _HEARD.get()
     if heard is not None and sentence not in heard:
         heard.append(sentence)
+    warnings.warn(sentence, stacklevel=stacklevel + 1)
 
 
 @contextmanager

@@ -73,16 +73,6 @@ def test_threads_that_work_in_a_copy_of_the_context_are_heard():
     assert heard == ["of a thread of the run"]
 
 
-def test_what_one_listener_hears_can_be_told_to_the_next_without_a_warning(recwarn):
-    outer, inner = [], []
-    with _progress.listening(outer):
-        with _progress.listening(inner):
-            _progress.hear("kept")
-        for sentence in inner:
-            _progress.hear(sentence)
-    assert outer == inner == ["kept"] and not recwarn.list
-
-
 # ---------------------------------------------------------------------- what progress=... asks for
 
 
