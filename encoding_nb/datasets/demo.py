@@ -25,7 +25,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from .. import brain, features
+from .. import brain
 from ..assembly import Array, Assembly, Story, Words
 from ..design import standardize
 from . import textgrid
@@ -124,6 +124,12 @@ def _mixing() -> dict[str, Array]:
     return {"language": language, "wordrate": wordrate, "strength": strength}
 
 
+def _words_by_tr(words: Words) -> Array:
+    """(n_trs, 1): words from each TR's time to the next one's: the truth was made with this count, so it remains."""
+    edges = np.append(tr_times(words), tr_times(words)[-1] + TR)
+    return np.histogram(words.times, edges)[0][:, None].astype(np.float32)
+
+
 def _stored_truth() -> dict[str, Array]:
     with np.load(DATA / "truth.npz", allow_pickle=False) as stored:
         return dict(stored)
@@ -133,7 +139,7 @@ def signal(name: str, words: Words) -> Array:
     """(n_rows, n_voxels) float32: what a story evokes, unit variance in voxels that follow something."""
     mixing = _mixing()
     mixed = _through_hrf(_stored_truth()[name]) @ mixing["language"]
-    mixed += _through_hrf(features.word_rate(words, tr_times(words))) * mixing["wordrate"]
+    mixed += _through_hrf(_words_by_tr(words)) * mixing["wordrate"]
     spread = mixed.std(axis=0)
     return mixed / np.where(spread > 0, spread, 1)
 

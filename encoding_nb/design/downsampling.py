@@ -16,6 +16,9 @@ from scipy import sparse
 from .._columns import Array
 from .._validation import check_choice
 
+# Of the sum of their sizes, at least this much must be left of a TR's sinc weights, which may cancel.
+LEAST_TOTAL = 0.1
+
 
 def downsample(
     features: Array,
@@ -41,10 +44,12 @@ def downsample(
     tr_times : array, (n_trs,), seconds, increasing
     method : one of `DOWNSAMPLERS`
         ``lanczos``: low-pass filter of `window` lobes, its cutoff `cutoff_mult` times the TR rate
-        (Duchon 1979; the Huth lab's choice). ``sinc``: the same with a cut-off sinc, optionally looking
-        only back (`causal`), its weights summing to 1 (`renorm`). ``rect`` and ``average``: mean of a TR's
-        words; ``sum``; ``last``: the TR's last word. ``gabor``: amplitude at the frequencies `freqs` (Hz)
-        under a Gaussian of `sigma` seconds, as `n_features` groups of `len(freqs)` columns.
+        (Duchon 1979; the Huth lab's choice). ``sinc``: a cut-off sinc, as the Huth lab defines it, optionally
+        looking only back (`causal`), the weights of a TR divided by their sum (`renorm`). It aliases: at a
+        `cutoff_mult` of 1 it passes twice the highest frequency that the TRs can show (their Nyquist frequency);
+        0.5 stops there. ``rect`` and ``average``: mean of a TR's words; ``sum``; ``last``: the TR's last word.
+        ``gabor``: amplitude at the frequencies `freqs` (Hz) under a Gaussian of `sigma` seconds, as `n_features`
+        groups of `len(freqs)` columns.
     split_indices : (n_trs - 1,) int, optional
         Where the words of one TR end and the next TR's begin, as for `numpy.split`; for ``average``,
         ``sum`` and ``last``. Without it a word belongs to the TR whose centre is nearest.
@@ -57,7 +62,9 @@ def downsample(
 
     Returns
     -------
-    array, (n_trs, n_columns). A TR without words is 0 in ``rect``, ``average``, ``sum`` and ``last``.
+    array, (n_trs, n_columns). A TR without words is 0 in ``rect``, ``average``, ``sum`` and ``last``. With ``sinc``
+    and `renorm`, a TR whose weights cancel (their sum is below `LEAST_TOTAL` of the sum of their sizes) has no data,
+    and is 0: division by such a sum would multiply the words around it.
 
     Raises
     ------
@@ -175,8 +182,9 @@ def sinc_weights(
     weights = _windowed(data_times, tr_times, window / rate, kernel)
     if not renorm:
         return weights
-    totals = np.asarray(weights.sum(axis=1)).ravel()
-    return sparse.diags_array(1 / np.where(totals == 0, 1.0, totals)) @ weights
+    totals, sizes = (np.asarray(values.sum(axis=1)).ravel() for values in (weights, abs(weights)))
+    enough = (sizes > 0) & (np.abs(totals) >= LEAST_TOTAL * sizes)
+    return sparse.diags_array(np.where(enough, 1 / np.where(enough, totals, 1.0), 0.0)) @ weights
 
 
 def _filter(

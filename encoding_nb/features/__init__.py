@@ -14,6 +14,7 @@ from .language_model import load_tokenizer
 from .models import ModelError, ModelInfo, available_models, model_folder, model_info
 from .spaces import (
     FEATURE_SPACES,
+    WORD_RATE_BINS,
     FeatureSpec,
     JoinedFeatures,
     file_embeddings,
@@ -29,6 +30,7 @@ __all__ = [
     "CONTEXT_TYPES",
     "FEATURE_SPACES",
     "PROCESSINGS",
+    "WORD_RATE_BINS",
     "ActivationSpec",
     "FeatureSpec",
     "JoinedFeatures",

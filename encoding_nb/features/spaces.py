@@ -18,11 +18,12 @@ import numpy as np
 from .. import _progress
 from .._validation import check_choice
 from ..assembly import Story, Words
-from ..design import downsample
+from ..design import downsample, words_to_trs
 from .activations import ActivationSpec, activations_cached, layer_activations, token_embeddings
 from .word_vectors import read_word_vectors
 
 Array = np.ndarray
+WORD_RATE_BINS = ("centred", "litcoder")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class FeatureSpec:
     layer_idx : for "language_model": residual stream, see `activations.layer_activations`
     embedding : for "embeddings": a model's name (its input embedding) or a file of word vectors
     use_stored_contexts : for "language_model": windows that came with the data, in place of the lookback
+    word_rate_bins : for "wordrate": see `word_rate`
     """
 
     modality: str = "language_model"
@@ -43,6 +45,7 @@ class FeatureSpec:
     layer_idx: int = 0
     embedding: str | None = None
     use_stored_contexts: bool = False
+    word_rate_bins: str = "centred"
 
 
 def is_cached(story: Story, spec: FeatureSpec, *, memory: Any = None) -> bool:
@@ -78,24 +81,37 @@ def stored_contexts(story: Story, spec: FeatureSpec) -> tuple[str, ...] | None:
     return stored[spec.activation.context_type]
 
 
-def word_rate(words: Words, tr_times: Array) -> Array:
+def word_rate(words: Words, tr_times: Array, *, bins: str = "centred") -> Array:
     """Word rate: the number of words per TR.
 
-    A word counts for the TR in which its middle lies, from the TR's time to the next one's, as in LITcoder; empty words
-    do not count. The downsampling method has no effect.
+    A word counts for the TR in whose interval its middle lies. Empty words and words without a time do not count. The
+    downsampling method has no effect.
 
     Parameters
     ----------
     words : Words
     tr_times : (n_trs,), seconds
+    bins : one of `WORD_RATE_BINS`
+        ``centred``: a TR's interval begins half a TR before its time and ends half a TR after it, as for `downsample`,
+        so that word rate is on the clock of all other features. ``litcoder``: it begins at the TR's time and ends at
+        the next one's, as in LITcoder: half a TR later.
 
     Returns
     -------
     array, (n_trs, 1), float32
+
+    Raises
+    ------
+    ValueError
+        Unknown bins.
     """
     spoken = np.array([bool(word.strip()) for word in words.text])
-    tr = float(np.mean(np.diff(tr_times)))
-    counts, _ = np.histogram(words.times[spoken], np.append(tr_times, tr_times[-1] + tr))
+    if check_choice(bins, "word_rate: bins", WORD_RATE_BINS) == "litcoder":
+        tr = float(np.mean(np.diff(tr_times)))
+        counts, _ = np.histogram(words.times[spoken], np.append(tr_times, tr_times[-1] + tr))
+    else:
+        trs = words_to_trs(words.times[spoken], tr_times)
+        counts = np.bincount(trs[trs >= 0], minlength=len(tr_times))
     return counts[:, None].astype(np.float32)
 
 
@@ -138,7 +154,7 @@ def _language_model(story: Story, spec: FeatureSpec, sample: Sample, **options: 
 
 def _wordrate(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
     options["progress"](1, 1)
-    return word_rate(story.words, story.tr_times)
+    return word_rate(story.words, story.tr_times, bins=spec.word_rate_bins)
 
 
 def _embeddings(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:

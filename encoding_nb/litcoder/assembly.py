@@ -149,9 +149,13 @@ class StoryData:
 
     @property
     def word_rates(self) -> Array:
-        """(n_trs, 1) words per TR."""
+        """(n_trs, 1) words per TR, in LITcoder's bins."""
         stored = self.extras.get("word_rates")
-        return word_rate(self.story.words, self.tr_times) if stored is None else np.asarray(stored)
+        return (
+            word_rate(self.story.words, self.tr_times, bins="litcoder")
+            if stored is None
+            else np.asarray(stored)
+        )
 
     def __repr__(self) -> str:
         return f"StoryData({self.name}: {len(self.words)} words, {self.story.n_trs} TRs, {self.story.n_rows} rows)"

@@ -44,7 +44,11 @@ def _feature_settings(
             )
         settings |= own
     modalities = [extractor.modality for extractor in extractors]
-    settings |= {"modality": modalities[0], "joined_with": tuple(modalities[1:])}
+    settings |= {
+        "modality": modalities[0],
+        "joined_with": tuple(modalities[1:]),
+        "word_rate_bins": "litcoder",
+    }
     if "language_model" not in modalities:
         return settings
     for name, given, usual in (("layer_idx", layer_idx, LAYER_IDX), ("lookback", lookback, LOOKBACK)):

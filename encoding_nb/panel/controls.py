@@ -50,6 +50,7 @@ def _chosen(setting: str, *values: Any) -> Condition:
 
 
 _reads = _uses("language_model")
+_counts = _uses("wordrate")
 _embeds = _uses("embeddings")
 _filters = _chosen("downsample_method", "lanczos", "sinc")
 _nested = _chosen("use_train_test_split", False)
@@ -97,6 +98,7 @@ DOWNSAMPLING = {
     "sum": "sum of a TR's words",
     "last": "the TR's last word",
 }
+BINS = {"centred": "words within half a TR of its time", "litcoder": "words from its time on (as LITcoder)"}
 SCHEMES = {True: "the test stories", False: "every story in turn (nested cross-validation)"}
 FOLDING = {
     "chunked": "chunks of TRs, at random",
@@ -136,6 +138,7 @@ ROWS = {
         Control("downsample_method", "downsample", "downsampling", "choice", _choices(DOWNSAMPLING)),
         Control("downsample_window", "downsample-window", "lobes", "whole", enabled=_filters),
         Control("cutoff_mult", "cutoff", "cutoff", "number", enabled=_filters),
+        Control("word_rate_bins", "word-rate-bins", "word rate", "choice", _choices(BINS), _counts, _counts),
         Control("fir_delays", "delays", "delays (TR)", "delays", {"placeholder": "1, 2, 3, 4"}),
     ),
     "fit": (
@@ -144,7 +147,7 @@ ROWS = {
         Control("n_inner_folds", "inner-folds", "inner folds", "whole"),
         Control("n_outer_folds", "outer-folds", "outer folds", "whole", enabled=_nested),
         Control("chunk_length", "chunk-length", "chunk length", "whole", enabled=_chunked),
-        Control("alphas", "alphas", "alphas", "alphas", {"placeholder": "1e2 to 1e6 in 7 steps"}),
+        Control("alphas", "alphas", "alphas", "alphas or empty", {"placeholder": "the usual grid"}),
         Control("single_alpha", "single-alpha", "one for all", "tick"),
         Control("use_corr", "criterion", "chosen by", "choice", _choices(CRITERIA)),
         Control("normalpha", "normalpha", "scaled alphas", "tick"),
@@ -179,13 +182,15 @@ TOOLTIPS = {
     "downsample_method": "How one value per word becomes one value per TR.",
     "downsample_window": "Number of lobes on each side of the filter.",
     "cutoff_mult": "Cutoff of the filter, as a multiple of the TR rate.",
+    "word_rate_bins": "Which words count for a TR. Half a TR around its time is the clock of all other features.",
     "fir_delays": "BOLD follows the words by several seconds: the fit uses the features from this many TRs earlier.",
     "use_train_test_split": "Fit once and score other stories, or fit several times and score every story.",
     "folding_type": "How TRs are assigned to the folds that choose alpha. Neighbouring TRs stay together.",
     "n_inner_folds": "Number of folds that choose alpha.",
     "n_outer_folds": "Number of folds in which rows are scored, for nested cross-validation.",
     "chunk_length": "Number of consecutive TRs that are held out together.",
-    "alphas": "Penalties to choose from, as in scikit-learn: '1e2 to 1e6 in 7 steps', or a list.",
+    "alphas": "Penalties to choose from, as in scikit-learn: '1e2 to 1e6 in 7 steps', or a list. Empty: 1e2 to 1e6 in "
+    "7 steps, or for word rate alone 1e-2 to 1e4.",
     "single_alpha": "Choose one alpha for all voxels instead of one per voxel.",
     "use_corr": "The measure by which alpha is chosen on held-out rows.",
     "normalpha": "Multiply alphas by the squared largest singular value of the features (Huth lab).",

@@ -292,13 +292,13 @@ def _typed(parse: Callable[[str, str], Any], write: Callable[[Any], str] = str) 
     return Kind(widgets.Text, {"continuous_update": False}, parse, write)
 
 
-def _optional(parse: Callable[[str, str], Any]) -> Kind:
+def _optional(parse: Callable[[str, str], Any], write: Callable[[Any], str] = str) -> Kind:
     """A text box that may stay empty, for a setting that may be None."""
 
     def parse_or_none(typed: str, label: str) -> Any:
         return parse(typed.strip(), label) if typed.strip() else None
 
-    return _typed(parse_or_none, lambda value: "" if value is None else str(value))
+    return _typed(parse_or_none, lambda value: "" if value is None else write(value))
 
 
 KINDS = {
@@ -306,7 +306,7 @@ KINDS = {
     "whole or empty": _optional(parse_whole),
     "number": _typed(parse_number, write_number),
     "delays": _typed(parse_delays, lambda delays: ", ".join(map(str, delays))),
-    "alphas": _typed(parse_alphas, write_alphas),
+    "alphas or empty": _optional(parse_alphas, write_alphas),
     "path or empty": _optional(parse_path),
     "choice": Kind(widgets.Dropdown, {}),
     "tick": Kind(widgets.Checkbox, {}),

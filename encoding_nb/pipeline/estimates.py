@@ -171,7 +171,7 @@ def _feature_bytes(settings: Settings, missing: Mapping[str, int]) -> int:
 
 def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
     """Bytes of the solver in addition to X and Y; see `ridge/_fit.py` and `ridge/_solvers.py`."""
-    n_folds, n_alphas = settings.n_inner_folds, len(settings.alphas)
+    n_folds, n_alphas = settings.n_inner_folds, len(settings.alpha_grid)
     n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
     copies = 0
     if not settings.use_train_test_split:
@@ -258,12 +258,12 @@ def ridge_seconds(settings: Settings, shape: FitShape, rates: _machine.Rates) ->
         n = int(shape.n_rows * (1 - 1 / n_fits))
         t = shape.n_rows - n
     k, v, rank = shape.n_columns, shape.n_voxels, min(n, shape.n_columns)
-    n_operators, held_out = settings.n_inner_folds * len(settings.alphas), n // settings.n_inner_folds
-    products = 2.0 * v * (len(settings.alphas) * n * min(n - held_out, k) + (n + t) * rank)
+    n_operators, held_out = settings.n_inner_folds * len(settings.alpha_grid), n // settings.n_inner_folds
+    products = 2.0 * v * (len(settings.alpha_grid) * n * min(n - held_out, k) + (n + t) * rank)
     # eigenvectors of X'X or XX', then for each fold and alpha an inverse of the fold's size
     exact = 2.0 * n * k * rank + 9.0 * rank**3
     exact += n_operators * (4.0 * min(held_out, rank) ** 2 * rank + 2.0 * min(held_out, rank) ** 3)
-    passes = (2.0 * len(settings.alphas) + 20.0) * n * v
+    passes = (2.0 * len(settings.alpha_grid) + 20.0) * n * v
     return n_fits * (products / rates.single + exact / rates.double + passes / rates.elements)
 
 

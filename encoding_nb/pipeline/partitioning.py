@@ -131,7 +131,7 @@ def partition(
             [data.X[:, band] for band in bands],
             Y,
             [data.X_test[:, band] for band in bands],
-            alphas=settings.alphas,
+            alphas=settings.alpha_grid,
             inner=inner,
             n_iter=n_iter,
             seed=settings.seed,
@@ -202,7 +202,7 @@ def _predicted_voxels(data: DesignMatrices, inner: Sequence[ridge.Fold], setting
         data.Y,
         X_test=data.X_test,
         Y_test=data.Y_test,
-        alphas=settings.alphas,
+        alphas=settings.alpha_grid,
         folds=inner,
     )
     return np.flatnonzero(_significant(data.Y_test, fitted.predictions, settings))

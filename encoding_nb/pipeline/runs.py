@@ -165,7 +165,7 @@ def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
     """Fit the training rows; predict the test stories, or each row by the outer fold that does not train on it."""
     settings = plan.settings
     options: dict[str, Any] = {
-        "alphas": settings.alphas,
+        "alphas": settings.alpha_grid,
         "single_alpha": settings.single_alpha,
         "use_corr": settings.use_corr,
         "normalpha": settings.normalpha,
@@ -222,6 +222,7 @@ def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
             progress=clock.count("permutation test"),
         )
         significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
+    _note_end_of_grid(held_out.best_alphas, significant, settings.alpha_grid)
     names = list(held_out.rows)
     stops = np.cumsum([len(rows) for rows in held_out.rows.values()])[:-1]
     measured = dict(zip(names, np.split(Y, stops), strict=True))
@@ -258,6 +259,21 @@ def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
         voxel_names=assembly.voxel_names,
         simulated=assembly.simulated,
     )
+
+
+def _note_end_of_grid(best_alphas: Array, significant: Array, grid: Sequence[float]) -> None:
+    """Warn where more than half of the significant voxels (folds of them, if nested) take an end of the alpha grid."""
+    chosen = np.atleast_2d(best_alphas)[:, significant]
+    if len(grid) < 2 or not chosen.size:
+        return
+    for end, name, beyond in ((min(grid), "smallest", "smaller"), (max(grid), "largest", "larger")):
+        share = float(np.isclose(chosen, end, rtol=1e-5).mean())
+        if share > 0.5:
+            voxels = f"{int(significant.sum()):,} significant voxel{'s' if significant.sum() > 1 else ''}"
+            _progress.warn(
+                f"The {name} alpha of the grid, {end:g}, is the choice in {share:.0%} of {voxels}: a {beyond} one may "
+                f"predict better, so extend alphas there."
+            )
 
 
 def _data_digest(assembly: Assembly) -> str | None:

@@ -149,7 +149,7 @@ def plot_profile(
 def plot_alphas(result: Result, *, ax: Axes | None = None) -> Figure:
     """Which alphas cross-validation chose, with a note if many are at an end of the grid."""
     check_result(result, "plot_alphas")
-    grid = np.sort(np.asarray(result.settings.alphas, float))
+    grid = np.sort(np.asarray(result.settings.alpha_grid, float))
     chosen = np.atleast_2d(result.best_alphas)
     groups = [(f"all {chosen.shape[1]:,} voxels", chosen, ALL)]
     if result.significant.any():

@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .. import _progress
 from .._files import digest_of_file
 from .._validation import describe
 from .._version import __version__
@@ -20,7 +22,7 @@ from ..assembly import Array, Surface
 from ..pipeline import Result
 from ..settings import Settings
 
-SCHEMA = 1
+SCHEMA = 2  # of 1: files alike, but some numbers had another meaning, see `earlier_meanings`
 DESCRIPTION = "dataset_description.json"
 RECORD_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z_[0-9a-f]{8}(_\d+)?")
 DRAFT_NAME = re.compile(rf"\.{RECORD_NAME.pattern}(\.[0-9a-f]{{8}})?\.part")
@@ -58,7 +60,8 @@ def folder_of(path: Any, what: str) -> Path:
 def load_run(path: str | Path) -> Result:
     """The result that a record holds, equal to the one that was saved.
 
-    Predictions and measurements are read when a story is asked for, since they can be gigabytes.
+    Predictions and measurements are read when a story is asked for, since they can be gigabytes. A record of an older
+    version whose numbers had another meaning is loaded with a warning that names them, which is also among its notes.
 
     Raises
     ------
@@ -79,6 +82,13 @@ def load_run(path: str | Path) -> Result:
             for name in ("story_scores", "story_noise_ceiling", "row_times", "rois"):
                 fields[name] = {key: members[member] for key, member in index.get(name, {}).items()}
             names = tuple(members["voxel_names"].tolist()) if "voxel_names" in members else None
+        notes = tuple(described.get("Notes", ()))
+        meanings = earlier_meanings(described, settings, has_ceiling=fields["noise_ceiling"] is not None)
+        if meanings:
+            notes += (
+                f"made with earlier meanings by encoding_nb {_writer(described)}: {'; '.join(meanings)}",
+            )
+            _progress.warn(f"{path}: {notes[-1]}.", stacklevel=2)
         return Result(
             settings=settings,
             **fields,
@@ -90,10 +100,27 @@ def load_run(path: str | Path) -> Result:
             surface=None if index["surface"] is None else Surface(**index["surface"]),
             voxel_names=names,
             simulated=described["Simulated"],
-            notes=tuple(described.get("Notes", ())),
+            notes=notes,
         )
     except Exception as error:  # whatever its readers raise on a damaged file
         raise RecordError(f"{path}: the record is damaged ({type(error).__name__}: {error}).") from error
+
+
+def earlier_meanings(described: Mapping[str, Any], settings: Settings, *, has_ceiling: bool) -> list[str]:
+    """What the numbers of a record meant otherwise than those of a run today, a clause each; empty for new records."""
+    if described["SchemaVersion"] >= 2:
+        return []
+    meanings = []
+    if "wordrate" in settings.spaces:
+        meanings.append(
+            "word rate counted words from each TR's time to the next one's, half a TR later than now (its settings say "
+            "word_rate_bins='litcoder')"
+        )
+    if settings.downsample_method == "sinc":
+        meanings.append("'sinc' divided by sums of weights near 0, which are no data now")
+    if has_ceiling:
+        meanings.append("noise ceilings are of repeats that were not z-scored")
+    return meanings
 
 
 class StoryArrays(Mapping[str, Array]):
@@ -198,7 +225,8 @@ def missing_part(path: Path, described: Mapping[str, Any], *, every_byte: bool =
 def read_settings(path: Path, described: Mapping[str, Any]) -> Settings:
     """The settings of a record; a RecordError where another version wrote names that this one lacks."""
     try:
-        return Settings.from_json((path / "settings.json").read_text(encoding="utf-8"))
+        settings = Settings.from_json((path / "settings.json").read_text(encoding="utf-8"))
+        return settings if described["SchemaVersion"] >= 2 else replace(settings, word_rate_bins="litcoder")
     except Exception as error:  # noqa: BLE001 - what another version wrote, or damage
         raise RecordError(
             f"{path}: settings.json was written by encoding_nb {_writer(described)} and cannot be read by "

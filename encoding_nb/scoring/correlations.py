@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from .._columns import Array, centred, pearson, slabs
+from .._columns import Array, centred, dot, pearson, slabs
 from .._validation import check_choice, check_flags
 
 ALTERNATIVES = ("two-sided", "greater", "less")
+ROUNDING = 1e-20  # variance of a mean of z-scores that cancel to their rounding
 
 
 def pair(Y: ArrayLike, Y_hat: ArrayLike) -> tuple[Array, Array]:
@@ -177,10 +178,12 @@ def combine_pvalues(fold_pvalues: ArrayLike) -> Array:
 
 
 def noise_ceiling(repeats: Any) -> Array:
-    """Largest correlation that a perfect model could reach with the mean of the repeats.
+    """Estimate of the largest correlation that a perfect model could reach with the mean of the repeats.
 
     CC_max of Schoppe et al. (2016), Front. Comput. Neurosci. 10:10: the square root of signal power over the variance
-    of the mean, where signal power is what the repeats share, (n^2 var(mean) - sum of var) / (n (n - 1)).
+    of the mean, where signal power is what the repeats share, (n^2 var(mean) - sum of var) / (n (n - 1)). Each repeat
+    is z-scored first, as BOLD is, so that its scale and its offset do not count. It is an estimate from few repeats: a
+    single voxel can score above it, and noise can have one above 0.
 
     Parameters
     ----------
@@ -189,7 +192,8 @@ def noise_ceiling(repeats: Any) -> Array:
 
     Returns
     -------
-    array, (n_voxels,); 0 where the repeats share nothing, NaN where their mean is constant or a value is not finite
+    array, (n_voxels,); 0 where the repeats share nothing, NaN where a repeat or their mean is constant or a value is
+    not finite
 
     Raises
     ------
@@ -207,12 +211,16 @@ def noise_ceiling(repeats: Any) -> Array:
 
 
 def _ceiling(repeats: Array) -> Array:
-    n, n_rows = repeats.shape[:2]
-    with np.errstate(invalid="ignore"):  # infinite values become NaN
-        squares = centred(repeats.mean(axis=0, dtype=float))[2]
-        variance = np.where(squares == 0, np.nan, squares / n_rows)
-        signal = (n**2 * variance - repeats.astype(float).var(axis=1).sum(axis=0)) / (n * (n - 1))
-    return np.sqrt(np.clip(signal / variance, 0.0, 1.0))
+    n, n_rows, n_voxels = repeats.shape
+    total = np.zeros((n_rows, n_voxels))
+    with np.errstate(invalid="ignore", divide="ignore"):  # values that are not finite become NaN
+        for repeat in repeats:
+            about_mean, _, squares = centred(repeat)
+            total += about_mean / np.sqrt(squares / n_rows)  # 0 / 0 where the repeat is constant
+        variance = dot(total, total) / (n_rows * n**2)
+        variance[variance < ROUNDING] = np.nan  # repeats that cancel
+        signal = (n**2 * variance - n) / (n * (n - 1))
+        return np.sqrt(np.clip(signal / variance, 0.0, 1.0))
 
 
 def normalized_correlation(r: ArrayLike, ceiling: ArrayLike, *, floor: float = 0.25) -> Array:

@@ -12,7 +12,7 @@ import pytest
 
 from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Story, Words
-from encoding_nb.design import downsample
+from encoding_nb.design import add_delays, downsample
 from encoding_nb.features import (
     FEATURE_SPACES,
     ActivationSpec,
@@ -52,8 +52,41 @@ def stories():
 @pytest.mark.parametrize("name", STORIES)
 def test_golden_word_rate(stories, name):
     expected = np.load(GOLDEN / "stimuli.npz")[f"{name}/word_rates"]
-    assert np.array_equal(word_rate(stories[name].words, stories[name].tr_times), expected)
-    assert np.array_equal(story_features(stories[name], FeatureSpec("wordrate")), expected)
+    story, litcoder = stories[name], FeatureSpec("wordrate", word_rate_bins="litcoder")
+    assert np.array_equal(word_rate(story.words, story.tr_times, bins="litcoder"), expected)
+    assert np.array_equal(story_features(story, litcoder), expected)
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_word_rate_is_on_the_clock_of_the_other_features(stories, name):
+    """Counted one by one, as the sum of ones over a TR's words, and as LITcoder counts half a TR earlier."""
+    words, tr_times = stories[name].words, stories[name].tr_times
+    counted = [sum(bool(word) and -1 <= t - at < 1 for word, t in zip(words.text, words.times, strict=True))
+               for at in tr_times]  # fmt: skip
+    found = word_rate(words, tr_times)
+    assert found.dtype == np.float32 and found[:, 0].tolist() == counted
+    ones = np.array([[float(bool(word))] for word in words.text])
+    assert np.array_equal(downsample(ones, words.times, tr_times, method="sum"), found)
+    assert np.array_equal(word_rate(words, tr_times - 1, bins="litcoder"), found)
+    assert np.array_equal(story_features(stories[name], FeatureSpec("wordrate")), found)
+
+
+@pytest.mark.parametrize("lag", [2.0, 3.0, 5.0])
+def test_a_planted_lag_comes_back_from_word_rate(lag):
+    """A response `lag` seconds after each word: the centre of the FIR weights, within a tenth of a TR."""
+    rng = np.random.default_rng(0)
+    tr_times = 2.0 * np.arange(1500)
+    onsets = np.sort(rng.uniform(0, 3000, 5000))
+    after = tr_times[:, None] - onsets[None] - lag
+    bold = np.exp(-((after / 0.6) ** 2) / 2).sum(axis=1)
+    X = add_delays(word_rate(Words(["w"] * 5000, onsets, onsets), tr_times).astype(float), range(9))[10:]
+    weights = np.linalg.lstsq(X - X.mean(0), bold[10:] - bold[10:].mean(), rcond=None)[0].clip(0)
+    assert 2 * (np.arange(9) * weights**2).sum() / (weights**2).sum() == pytest.approx(lag, abs=0.2)
+
+
+def test_word_rate_bins_have_two_names():
+    with pytest.raises(ValueError, match="word_rate: bins must be one of centred, litcoder; got 'nearest'"):
+        word_rate(Words(["a"], [0.5], [0.6]), [0.0, 2.0], bins="nearest")
 
 
 @pytest.mark.parametrize("name", STORIES)

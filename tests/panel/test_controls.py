@@ -52,6 +52,7 @@ UNUSUAL = Settings(
     processing="litcoder",
     use_stored_contexts=True,
     embedding="vectors.txt",
+    word_rate_bins="litcoder",
     downsample_method="sinc",
     downsample_window=4,
     cutoff_mult=0.5,
@@ -347,9 +348,15 @@ def test_alphas_that_are_none(typed):
 
 
 def test_alphas_of_the_settings_come_back_as_they_are():
-    for alphas in (Settings().alphas, tuple(huth_alphas(np.logspace(1, 3, 20))), (1.0, 10.0, 100.0), (3.0,)):
+    for alphas in (
+        Settings().alpha_grid,
+        tuple(huth_alphas(np.logspace(1, 3, 20))),
+        (1.0, 10.0, 100.0),
+        (3.0,),
+    ):
         assert parse_alphas(write_alphas(alphas)) == alphas
-    assert write_alphas(Settings().alphas) == "100 to 1e+06 in 7 steps"
+    assert write_alphas(Settings().alpha_grid) == "100 to 1e+06 in 7 steps"
+    assert write_alphas(Settings(modality="wordrate").alpha_grid) == "0.01 to 1e+04 in 7 steps"
 
 
 @hypothesis_settings(deadline=None)

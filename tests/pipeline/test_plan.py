@@ -78,7 +78,7 @@ REFUSED = [
     ({"alphas": ("a",)}, r"finite numbers above 0, got \('a',\)"),
     ({"alphas": (1.0, NAN)}, "finite numbers above 0"),
     ({"alphas": (1.0, float("inf"))}, "finite numbers above 0"),
-    ({"alphas": None}, "got None"),
+    ({"alphas": ()}, r"got \(\)"),
     ({"prediction_floor": NAN}, "0 or more, got nan"),
     ({"prediction_floor": "x"}, "got 'x'"),
     ({"fdr_q": "x"}, "between 0 and 1, got 'x'"),
@@ -418,3 +418,19 @@ def test_the_settings_of_a_language_model_all_reach_its_specification():
             activation=features.ActivationSpec("demo", **how), layer_idx=2, use_stored_contexts=True
         )
     }
+
+
+def test_the_default_alphas_are_those_of_the_feature_space():
+    """Those of word rate are for it alone; a space with more columns decides where it is joined."""
+    wide, narrow = np.logspace(2, 6, 7), np.logspace(-2, 4, 7)
+    for modality, joined, grid in (
+        ("language_model", (), wide),
+        ("embeddings", (), wide),
+        ("wordrate", (), narrow),
+        ("wordrate", ("language_model",), wide),
+        ("embeddings", ("wordrate",), wide),
+    ):
+        settings = Settings(modality=modality, joined_with=joined)
+        assert settings.alphas is None and settings.alpha_grid == tuple(grid)
+    assert Settings(modality="wordrate", alphas=(3.0,)).alpha_grid == (3.0,)
+    assert Settings.from_json(Settings().to_json()).alphas is None

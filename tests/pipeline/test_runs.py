@@ -25,6 +25,7 @@ from encoding_nb.pipeline import (
     runs,
     to_code,
 )
+from encoding_nb.pipeline.clock import Clock
 from encoding_nb.ridge import cv
 from encoding_nb.scoring import correlations, permutation
 from encoding_nb.settings import Settings, SettingsError
@@ -138,8 +139,10 @@ def test_the_metrics_count_the_regions_of_the_data(assembly, result):
 
 def test_what_was_said_on_the_way_stays_with_the_result(assembly, result):
     """Also in the second run, for which Python itself would show nothing any more."""
-    said = tuple(
-        f"{name}, voxels: 1 of 3 columns have no variance and are set to 0." for name in assembly.stories
+    said = (
+        *(f"{name}, voxels: 1 of 3 columns have no variance and are set to 0." for name in assembly.stories),
+        "The smallest alpha of the grid, 1, is the choice in 100% of 1 significant voxel: a smaller one may predict "
+        "better, so extend alphas there.",
     )
     assert result.notes == said
     with warnings.catch_warnings():
@@ -523,3 +526,36 @@ def test_a_noise_ceiling_is_of_the_rows_that_are_kept():
     for kept in (slice(5, None), slice(20, 50), slice(5, None)):
         expected = correlations.noise_ceiling(story.repeats[:, kept])
         np.testing.assert_allclose(matrices.story_ceiling(story, kept), expected)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        (
+            [1.0, 1.0, 10.0, 100.0],
+            "smallest alpha of the grid, 1, is the choice in 67% of 3 significant voxels",
+        ),
+        (
+            [10.0, 100.0, 100.0, 1.0],
+            "largest alpha of the grid, 100, is the choice in 67% of 3 significant voxels",
+        ),
+        ([1.0, 10.0, 100.0, 1.0], None),
+    ],
+)
+def test_alphas_that_pile_up_at_an_end_are_noted(assembly, chosen, says):
+    """Among the significant voxels, the first three; noise takes an end of any grid."""
+    settings = replace(RATE, trimming=TRIM)
+    plan = plan_run(assembly, settings, memory=NO_CACHE)
+    rng = np.random.default_rng(0)
+    rows = {name: np.arange(plan.n_kept[name]) for name in assembly.test_stories}
+    measured = rng.standard_normal((sum(map(len, rows.values())), 4)).astype("f4")
+    predicted = np.where(np.arange(4) < 3, measured, -measured)
+    held_out = runs.HeldOut(np.array(chosen, "f4"), predicted, measured, rows)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clock = Clock(lambda step: None, dict.fromkeys(("features", "design", "ridge", "scores"), 1.0))
+        with clock.stage("scores"):
+            result = runs.score(plan, held_out, clock)
+    assert result.significant.tolist() == [True, True, True, False]
+    notes = [str(warning.message) for warning in caught if "alpha" in str(warning.message)]
+    assert [says in note for note in notes] == [True] if says else notes == []

@@ -21,7 +21,7 @@ class Settings:
     model_name: str = "/somewhere/models/small-gpt"
     layer_idx: int = 4
     lookback: int = 64
-    alphas: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
+    alpha_grid: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
     fdr_q: float = 0.05
     trimming: Trimming = field(
         default_factory=lambda: Trimming(test_features_start=30, test_features_end=-20)

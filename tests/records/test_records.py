@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -350,6 +351,60 @@ def test_records_of_older_versions_are_read(tmp_path, change):
     rewrite(path, change)
     assert list_runs(tmp_path, every_byte=True)["status"][0] == "whole"
     assert_equal_results(load_run(path), make_result())
+
+
+def as_version_1(path):
+    """Make a record one of before: its settings did not name the bins of word rate."""
+    rewrite(path, lambda d: (d.update(SchemaVersion=1), d.pop("Digests"), d["Files"].pop("settings.json")))
+    text = json.loads((path / "settings.json").read_text())
+    assert text.pop("word_rate_bins")
+    (path / "settings.json").write_text(json.dumps(text))
+    rewrite(path, lambda d: d["Files"].update({"settings.json": (path / "settings.json").stat().st_size}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "meanings"),
+    [
+        (
+            {},
+            [
+                "word rate counted words from each TR's time",
+                "noise ceilings are of repeats that were not z-scored",
+            ],
+        ),
+        ({"modality": "language_model"}, ["noise ceilings"]),
+        (
+            {"modality": "language_model", "downsample_method": "sinc"},
+            ["'sinc' divided by", "noise ceilings"],
+        ),
+        ({"modality": "embeddings", "joined_with": ("wordrate",)}, ["word rate counted", "noise ceilings"]),
+    ],
+)
+def test_a_record_whose_numbers_meant_something_else_says_so(tmp_path, changed, meanings):
+    result = replace(make_result(), settings=replace(make_result().settings, **changed))
+    path = save_run(result, tmp_path, figures=False)
+    assert load_run(path).notes == result.notes
+    as_version_1(path)
+    with pytest.warns(UserWarning, match="made with earlier meanings by encoding_nb 0.1.0: ") as caught:
+        loaded = load_run(path)
+    (said,) = [str(warning.message) for warning in caught]
+    found = said.split("0.1.0: ")[1].split("; ")
+    assert [part.startswith(start) for part, start in zip(found, meanings, strict=True)] == [True] * len(
+        meanings
+    )
+    assert loaded.notes[:-1] == result.notes and loaded.notes[-1] in said
+    # the settings are those with which the run is repeated as it was
+    assert loaded.settings == replace(result.settings, word_rate_bins="litcoder")
+    np.testing.assert_array_equal(loaded.scores, result.scores)
+
+
+def test_a_record_of_before_with_nothing_that_changed_is_silent(tmp_path):
+    result = replace(make_result(nested=True), settings=Settings())
+    path = save_run(result, tmp_path, figures=False)
+    as_version_1(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_run(path).notes == result.notes
 
 
 def test_no_folder_and_no_record(tmp_path):

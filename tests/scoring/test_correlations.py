@@ -323,6 +323,27 @@ def test_noise_ceiling_is_what_the_true_signal_reaches():
     np.testing.assert_allclose(correlations.normalized_correlation(reached, ceiling[:3]), 1, atol=0.04)
 
 
+def test_noise_ceiling_does_not_depend_on_the_repeats_scales():
+    """Repeats of other scales and offsets are z-scored as BOLD is: the ceiling is what the true signal reaches."""
+    rng = np.random.default_rng(3)
+    signal = rng.standard_normal((300, 400))
+    repeats = signal + rng.standard_normal((3, 300, 400))
+    scaled = np.array([1.0, 0.5, 3.0])[:, None, None] * repeats + np.array([0.0, 700.0, -3.0])[:, None, None]
+    mean = ((repeats - repeats.mean(1, keepdims=True)) / repeats.std(1, keepdims=True)).mean(0)
+    ceiling = correlations.noise_ceiling(scaled)
+    np.testing.assert_allclose(ceiling, correlations.noise_ceiling(repeats), atol=1e-10)
+    assert ceiling.mean() == pytest.approx(correlations.correlation(mean, signal).mean(), abs=0.01)
+    n, total = 3, mean.var(axis=0)  # the formula of Schoppe et al., with z-scored repeats
+    expected = np.sqrt(((n**2 * total - n) / (n * (n - 1))).clip(0) / total)
+    np.testing.assert_allclose(ceiling, expected, atol=1e-10)
+
+
+def test_a_repeat_without_variance_or_repeats_that_cancel_have_no_ceiling():
+    story = np.random.default_rng(0).standard_normal((2, 50, 3)).astype("f4")
+    story[1, :, 0], story[1, :, 1] = 700.0, -story[0, :, 1]
+    assert np.isnan(correlations.noise_ceiling(story)).tolist() == [True, True, False]
+
+
 def test_noise_ceiling_of_equal_repeats_is_one_and_of_flat_ones_nan():
     story = np.random.default_rng(0).standard_normal((20, 3))
     story[:, 2] = 4.0
