@@ -15,8 +15,8 @@ Array = np.ndarray
 LONGEST_TR = 30.0  # seconds; a larger TR is in milliseconds
 
 
-def frozen_times(values: Sequence[float] | Array, name: str) -> Array:
-    """(n,) seconds, read-only. Raises a ValueError that starts with `name`."""
+def frozen_times(values: Sequence[float] | Array, name: str, *, missing: bool = False) -> Array:
+    """(n,) seconds, read-only; NaN where `missing` admits it. Raises a ValueError that starts with `name`."""
     try:
         times = np.array(values, dtype=float)
     except (TypeError, ValueError):
@@ -25,8 +25,9 @@ def frozen_times(values: Sequence[float] | Array, name: str) -> Array:
         raise ValueError(
             f"{name}: expected one time in seconds per entry, got an array of shape {times.shape}."
         )
-    if not np.isfinite(times).all():
-        raise ValueError(f"{name}: {int((~np.isfinite(times)).sum())} of {times.size} times are not finite.")
+    wrong = np.isinf(times) if missing else ~np.isfinite(times)
+    if wrong.any():
+        raise ValueError(f"{name}: {int(wrong.sum())} of {times.size} times are not finite.")
     times.setflags(write=False)
     return times
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -82,6 +83,7 @@ def _reads_plainly(index: Any) -> bool:
 
 
 Array = np.ndarray
+RESTART_SECONDS = 10.0  # onsets that fall back at least from here to near the first are those of another run
 CUT_SECONDS = 20.0  # words this long before the first TR are expected: the first rows of a run are often cut
 
 
@@ -103,13 +105,15 @@ class Words:
     Attributes
     ----------
     text : tuple of str, (n_words,)
-    onsets, offsets : arrays, (n_words,), seconds from the start of the sound
+    onsets, offsets : arrays, (n_words,), seconds on the clock of the story's TR times
+        Both NaN for a word without a time, such as one that an aligner did not find: a language model reads it, but no
+        TR samples it.
 
     Raises
     ------
     ValueError
-        Words that are not strings, lengths that differ, times that are not finite, an offset before its onset, or
-        onsets that run backwards; the message names the first such word.
+        Words that are not strings, lengths that differ, times that are infinite, an onset without an offset, an offset
+        before its onset, or onsets that run backwards; the message names the first such word. No word with a time.
     """
 
     text: tuple[str, ...]
@@ -127,28 +131,54 @@ class Words:
                     f"without a word, together with their times."
                 )
         for name in ("onsets", "offsets"):
-            object.__setattr__(self, name, frozen_times(getattr(self, name), f"Words.{name}"))
+            times = frozen_times(getattr(self, name), f"Words.{name}", missing=True)
+            object.__setattr__(self, name, times)
         n_words, n_on, n_off = len(self.text), len(self.onsets), len(self.offsets)
         if not n_words == n_on == n_off:
             raise ValueError(
                 f"Words: expected as many onsets and offsets as words, got {n_words} words, {n_on} onsets and "
                 f"{n_off} offsets; check that all three come from the same tier."
             )
+        self._refuse_first(np.isnan(self.onsets) != np.isnan(self.offsets), "has only one of its two times")
+        if n_words and not self.timed.any():
+            raise ValueError(f"Words: none of {n_words} words has a time; check where the times are.")
         self._refuse_first(self.offsets < self.onsets, "ends before it starts")
-        self._refuse_first(np.diff(self.onsets, prepend=-np.inf) < 0, "starts before the previous word")
+        self._refuse_backwards()
 
-    def _refuse_first(self, wrong: Array, what: str) -> None:
+    def _refuse_first(self, wrong: Array, what: str, advice: str = "correct the transcript there") -> None:
         if wrong.any():
             i = int(wrong.argmax())
             raise ValueError(
-                f"Words: word {i} ({self.text[i]!r}, {self.onsets[i]:.3f} to {self.offsets[i]:.3f} s) {what}; "
-                f"sort the words by time or correct the transcript there."
+                f"Words: word {i} ({self.text[i]!r}, {self.onsets[i]:.3f} to {self.offsets[i]:.3f} s) {what}; {advice}."
             )
+
+    def _refuse_backwards(self) -> None:
+        """Refuse onsets that run backwards; far back is another run, where sorting would mix the runs."""
+        before = np.fmax.accumulate(np.concatenate([[-np.inf], self.onsets[:-1]]))  # the latest onset so far
+        wrong = self.onsets < before
+        first = np.nanmin(self.onsets, initial=np.inf)
+        with np.errstate(invalid="ignore"):
+            again = wrong & (before - first > RESTART_SECONDS) & (self.onsets - first < (before - first) / 2)
+        if again.any():
+            i = int(again.argmax())
+            raise ValueError(
+                f"Words: the onsets start again at word {i} ({self.text[i]!r}), at {self.onsets[i]:.3f} s after "
+                f"{before[i]:.3f} s: are these the words of several runs? Make one story of each run, from its own "
+                f"rows."
+            )
+        self._refuse_first(
+            wrong, "starts before the previous word", "sort the words by time or correct the transcript there"
+        )
 
     @property
     def times(self) -> Array:
-        """(n_words,) seconds: the middle of each word."""
+        """(n_words,) seconds: the middle of each word; NaN for a word without a time."""
         return (self.onsets + self.offsets) / 2
+
+    @property
+    def timed(self) -> Array:
+        """(n_words,) bool: which words have a time."""
+        return np.isfinite(self.onsets)
 
     def __len__(self) -> int:
         return len(self.text)
@@ -439,10 +469,31 @@ class Assembly:
         )
 
 
-def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
-    """Warn about words that end before the story's first TR or start after its last; refuse if most of them do.
+# ---------------------------------------------------------------------- are the times plausible?
 
-    Words up to `CUT_SECONDS` before the first TR need no warning.
+LEAST_WORDS = 20  # fewer words say too little about speech
+LEAST_COVERED = (
+    0.55  # of a run: times in TRs of 2 s, or a TR that is twice too long, leave half of it without words
+)
+SPEECH_RATES = (0.5, 8.0)  # words a second; fluent speech has 2 to 5
+LONGEST_WORD = 2.0  # seconds, as a median: longer words that overlap the next but one are no words
+SURELY_WRONG = 10.0  # seconds, as a median, of words that overlap
+# seconds of a unit that occurs in public files
+UNITS = {
+    "milliseconds": 1e-3,
+    "microseconds": 1e-6,
+    "units of 100 nanoseconds (HTK)": 1e-7,
+    "minutes": 60.0,
+} | {f"samples at {rate} Hz": 1 / rate for rate in (48_000, 44_100, 24_000, 22_050, 16_000, 11_025, 8_000)}
+
+
+def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
+    """Refuse or warn of words whose times cannot be seconds on the clock of the story's TRs.
+
+    Words that end before the story's first TR or start after its last (up to `CUT_SECONDS` before it need no warning);
+    words that last until long after the next ones; words in a small part of the run only; a speech rate that nobody
+    speaks at. The message names the likely cause: another unit, ends as durations, another TR, voxels by TRs. Words
+    without a time are counted in a warning.
 
     Parameters
     ----------
@@ -452,12 +503,28 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
     Raises
     ------
     ValueError
+        Most words are outside the run, or last longer than any word.
     """
+    words = story.words
+    untimed = len(words) - int(words.timed.sum())
+    if untimed:
+        _progress.warn(
+            f"{where}: {untimed:,} of {len(words):,} words of story {story.name} have no time: a language model reads "
+            f"them as context, but no TR samples them.",
+            stacklevel=3,
+        )
+    _check_lengths(words, where)
+    if _check_outside(story, tr, where):
+        _check_coverage(story, tr, where)
+
+
+def _check_outside(story: Story, tr: float, where: str) -> bool:
+    """Refuse or warn of words outside the run; whether all are inside, or but for some before the first TR."""
     start, end = (story.tr_times[0], story.tr_times[-1] + tr) if story.n_trs else (0.0, 0.0)
     words = story.words
     early, late = words.offsets < start, words.onsets >= end
-    most = (early | late).mean() > 0.5
-    if not most and words.offsets.min() >= start - CUT_SECONDS:
+    most = (early | late).sum() > 0.5 * words.timed.sum()
+    if not most and np.nanmin(words.offsets) >= start - CUT_SECONDS:
         early = np.zeros_like(early)
     problems = []
     for outside, what in (
@@ -471,14 +538,84 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
                 f"{words.onsets[first]:.1f} s"
             )
     if not problems:
-        return
-    problem = f"{where}: {', and '.join(problems)}"
+        return True
+    problem = f"{where}: {', and '.join(problems)}{_likely(story, tr)}"
     if most:
         raise ValueError(
             f"{problem}; check that the times of words and TRs are in seconds from the start of the same sound, and "
             f"that the transcript belongs to this story."
         )
-    _progress.warn(f"{problem}; no TR samples them.", stacklevel=3)
+    _progress.warn(f"{problem}; no TR samples them.", stacklevel=4)
+    return False
+
+
+def _check_lengths(words: Words, where: str) -> None:
+    """Refuse or warn of words most of which end after the next but one begins, and are longer than words are."""
+    onsets, lengths = words.onsets[words.timed], (words.offsets - words.onsets)[words.timed]
+    if len(onsets) < 5 or not np.median(onsets[2:] < (onsets + lengths)[:-2]):
+        return
+    typical = float(np.median(lengths))
+    if typical <= LONGEST_WORD:
+        return
+    if np.median((lengths >= onsets) & (lengths < onsets + LONGEST_WORD)):
+        cause = "the lengths look like ends: give them as offsets (the column of ends), not as durations"
+    else:
+        fits = [unit for unit, seconds in UNITS.items() if 0.05 <= typical * seconds <= LONGEST_WORD]
+        cause = f"the lengths look like {fits[0]}: give seconds" if fits else "give lengths in seconds"
+    problem = (
+        f"{where}: most words end after the next ones begin; the median word lasts {typical:.4g} s; {cause}"
+    )
+    if typical > SURELY_WRONG:
+        raise ValueError(f"{problem}.")
+    _progress.warn(f"{problem}.", stacklevel=4)
+
+
+def _check_coverage(story: Story, tr: float, where: str) -> None:
+    """Warn of words in a part of the run only, and of a speech rate that nobody speaks at."""
+    words, run = story.words, story.n_trs * tr
+    n_timed, span = int(words.timed.sum()), _span(words)
+    if n_timed < LEAST_WORDS or span <= 0:
+        return
+    rate, problems = n_timed / span, []
+    if span < LEAST_COVERED * run:
+        problems.append(
+            f"words cover only {span / run:.0%} of the run of story {story.name}, {span:.1f} of {run:.1f} s"
+        )
+    if not SPEECH_RATES[0] <= rate <= SPEECH_RATES[1]:
+        problems.append(f"there are {rate:.2g} words a second in story {story.name}, where speech has 2 to 5")
+    if problems:
+        _progress.warn(
+            f"{where}: {', and '.join(problems)}{_likely(story, tr) or '; check the times of words and the TR'}.",
+            stacklevel=4,
+        )
+
+
+def _span(words: Words) -> float:
+    """Seconds from the first onset to the last offset."""
+    return float(np.nanmax(words.offsets) - np.nanmin(words.onsets))
+
+
+def _likely(story: Story, tr: float) -> str:
+    """The likely cause of times that do not fit the run, as the end of a sentence; empty where none is likely."""
+    words, run = story.words, story.n_trs * tr
+    n_timed, span = int(words.timed.sum()), _span(words)
+    if n_timed < LEAST_WORDS or span <= 0:
+        return ""
+
+    def fits(seconds: float, of: float = run) -> bool:
+        """Whether words over this stretch would cover a run, at a rate at which people speak."""
+        return 0.6 * of <= seconds <= 1.02 * of and SPEECH_RATES[0] <= n_timed / seconds <= SPEECH_RATES[1]
+
+    causes = [f"the times of words look like {unit}" for unit, size in UNITS.items() if fits(span * size)]
+    if fits(span * tr) and not np.isclose(tr, 1):
+        causes.append("the times of words look like TRs")
+    n_columns = story.bold.shape[1]
+    if n_columns != story.n_rows and fits(span, n_columns * tr):
+        causes.append(f"BOLD looks like (voxels, rows), got ({story.n_rows}, {n_columns}): transpose it")
+    for factor in (2.0, 0.5, 1e3, 1e-3):
+        if fits(span, run * factor):
+            causes.append(f"a TR of {tr * factor:g} s would fit, got {tr:g} s")
+    return f"; {', or '.join(causes)}" if causes else ""
 
 
 def check_assembly(value: Any, caller: str) -> None:
@@ -606,12 +743,12 @@ def _words_from_arrays(name: str, parts: Mapping[str, Any]) -> Words:
                 f"{name}: {' and '.join(beside)} given twice, since `Words` have their own times; leave them out, or "
                 f"give the words as a list of strings."
             )
-        _refuse_no_words(name, words.text)
+        refuse_no_words(name, words.text)
         return words
     if isinstance(words, str) or not np.iterable(words):
         raise ValueError(f"{name}: expected words as a sequence of strings, got {str(words)[:40]!r}.")
     words = tuple(words)
-    _refuse_no_words(name, words)
+    refuse_no_words(name, words)
     if "onsets" not in parts:
         raise ValueError(f"{name}: expected onsets with the words, seconds from the start of the sound.")
     onsets, offsets = parts["onsets"], parts.get("offsets")
@@ -621,20 +758,21 @@ def _words_from_arrays(name: str, parts: Mapping[str, Any]) -> Words:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _refuse_no_words(name: str, words: Sequence[str]) -> None:
+def refuse_no_words(name: str, words: Sequence[str]) -> None:
     """Refuse words that are all blank or all "nan"; warn where some are what a table writes for a missing word."""
     if not all(isinstance(word, str) for word in words):
         return  # `Words` names the first
-    spoken = [word.strip() for word in words if word.strip()]
+    counts = Counter(words)  # each word is looked at once: a small file can name one long word very often
+    spoken = {word: word.strip() for word in counts if word.strip()}
     if words and not spoken:
         raise ValueError(f"{name}: all of {len(words)} words are blank; check which column holds the words.")
-    odd = [word for word in spoken if word in _MISSING_WORDS]
+    odd = {word: counts[word] for word, text in spoken.items() if text in _MISSING_WORDS}
     if odd and len(odd) == len(spoken):
-        raise ValueError(f"{name}: all words are {odd[0]!r}; check which column holds the words.")
+        raise ValueError(f"{name}: all words are {next(iter(odd))!r}; check which column holds the words.")
     if odd:
         _progress.warn(
-            f"{name}: {len(odd)} of {len(words)} words are {odd[0]!r}, which tables write for a missing word; if so, "
-            f"leave these rows out.",
+            f"{name}: {sum(odd.values())} of {len(words)} words are {next(iter(odd))!r}, which tables write for a "
+            f"missing word; if so, leave these rows out.",
             stacklevel=5,
         )
 

@@ -19,8 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from .._validation import check_choice
-from ..assembly import Array, Assembly, LazyArray, Story, Surface, Words, check_words_in_run
+from .._validation import check_choice, shorten
+from ..assembly import (
+    Array,
+    Assembly,
+    LazyArray,
+    Story,
+    Surface,
+    Words,
+    check_words_in_run,
+    refuse_no_words,
+)
 from ..features import CONTEXT_TYPES
 from ._checks import chosen
 from ._pickles import Record, read_pickle
@@ -143,6 +152,7 @@ def _story(name: str, fields: Mapping[str, Any], source: Path) -> tuple[Story, t
         # only the middle of each word is known: words of no length, so that `Words.times` is exact
         words = Words(texts, times, times)
         story = Story(name=name, words=words, tr_times=tr_times, bold=bold, extras=extras)
+        refuse_no_words(name, texts)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     check_words_in_run(story, float(np.median(np.diff(story.tr_times))), where=str(source))
@@ -152,8 +162,14 @@ def _story(name: str, fields: Mapping[str, Any], source: Path) -> tuple[Story, t
 def _texts(value: Any, where: str) -> tuple[str, ...]:
     if isinstance(value, LazyArray) and value.dtype.kind == "U" and value.ndim == 1:
         value = value[:].tolist()
-    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+    if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where}: expected a list of texts, got {_kind(value)}.")
+    for number, text in enumerate(value):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"{where}: expected texts, but entry {number} is {shorten(repr(text))}, a {type(text).__name__}; leave "
+                f"out words that are missing, together with their times."
+            )
     for text in set(value):  # each once: a small file can name one long text very often
         if _SURROGATE.search(text):
             raise ValueError(f"{where}: {text[:40]!a} has half a character (surrogate); fix the transcript.")

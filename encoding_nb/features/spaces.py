@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +236,16 @@ def joined_features(
             from_progress.append(error)
             raise
 
-    to_trs = partial(downsample, data_times=story.words.times, tr_times=story.tr_times)
-    sample = partial(to_trs, method=downsample_method, **(downsample_options or {}))
+    timed, options = story.words.timed, dict(downsample_options or {})
+    if options.get("split_indices") is not None:  # of all words, where only those with a time are sampled
+        options["split_indices"] = np.concatenate([[0], np.cumsum(timed)])[
+            np.asarray(options["split_indices"])
+        ]
+    times = {"data_times": story.words.times[timed], "tr_times": story.tr_times}
+
+    def sample(values: Array) -> Array:
+        return downsample(values[timed], method=downsample_method, **times, **options)
+
     for name, spec in specs.items():
         space = FEATURE_SPACES[check_choice(spec.modality, "modality", FEATURE_SPACES)]
         try:

@@ -145,7 +145,9 @@ class StoryData:
         if "split_indices" in self.extras:
             return [int(i) for i in self.extras["split_indices"]]
         bounds = (self.tr_times[1:] + self.tr_times[:-1]) / 2
-        return np.searchsorted(self.data_times, bounds, side="left").tolist()
+        # a word without a time goes with the word before it
+        times = np.fmax.accumulate(np.concatenate([[-np.inf], self.data_times]))[1:]
+        return np.searchsorted(times, bounds, side="left").tolist()
 
     @property
     def word_rates(self) -> Array:

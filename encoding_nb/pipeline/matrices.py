@@ -19,6 +19,8 @@ from .plan import Plan
 
 # Responses above this share of the free memory go to a temporary file: the fit reads them in tiles.
 SHARE_IN_MEMORY = 0.4
+LEAST_REPEATED = 0.5  # of BOLD with the mean of its repeats; BOLD that is one of two repeats of noise has 0.7
+SAMPLED_VOXELS = 500
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,6 +218,7 @@ def story_ceiling(story: Story, kept: slice) -> Array | None:
     mark = crc32(np.ascontiguousarray(story.repeats).data) if type(story.repeats) is np.ndarray else None
     if rows not in known or known[rows][0] != mark:
         repeats = story.repeats[:, kept]
+        _check_repeats(story, repeats, kept)
         ceiling = scoring.noise_ceiling(repeats)
         known[rows] = (mark, ceiling, _count_not_finite(repeats, np.isnan(ceiling)))
     _, ceiling, n_broken = known[rows]
@@ -225,6 +228,22 @@ def story_ceiling(story: Story, kept: slice) -> Array | None:
             f"voxels have no noise ceiling; replace or mask them first."
         )
     return ceiling
+
+
+def _check_repeats(story: Story, repeats: Array, kept: slice) -> None:
+    """Warn where the mean of the repeats is not what BOLD is: it correlates with it at least as one of two repeats.
+
+    A sample of the voxels suffices; those without variance have no correlation.
+    """
+    some = slice(None, None, max(1, repeats.shape[2] // SAMPLED_VOXELS))
+    mean = repeats[:, :, some].mean(axis=0, dtype=float)
+    r = scoring.correlation(mean, np.asarray(story.bold[kept], dtype=float)[:, some])
+    if np.isfinite(r).any() and np.nanmedian(r) < LEAST_REPEATED:
+        _progress.warn(
+            f"{story.name}: the mean of the repeats correlates with the BOLD by only {np.nanmedian(r):.2f} (median "
+            f"voxel), so the noise ceiling is not that of this BOLD; do both have the same voxels in the same order, "
+            f"the same rows and the same cleaning?"
+        )
 
 
 def _count_not_finite(repeats: Array, doubtful: Array) -> int:

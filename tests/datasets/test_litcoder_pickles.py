@@ -314,7 +314,7 @@ def test_attacks_on_the_reader_are_one_sentence(tmp_path, attack):
     [
         ({"words": ...}, r"story 'a': fields missing: words; it has name, brain_data"),
         ({"tr_times": None, "data_times": None}, "fields missing: tr_times, data_times; it has"),
-        ({"words": [1, 2, 3]}, "words: expected a list of texts, got a list"),
+        ({"words": [1, 2, 3]}, "words: expected texts, but entry 0 is 1, a int"),
         ({"stimuli": ["x"]}, "got 3 words, 1 stimuli, 3 data_times"),
         ({"tr_times": "soon"}, "tr_times: expected an array of numbers, got a str"),
         (
@@ -446,3 +446,13 @@ def test_the_golden_pickle_needs_no_other_names():
         if instruction.name == "STACK_GLOBAL":
             names.add(tuple(strings[-2:]))
     assert names == {ASSEMBLY, STORY, ("numpy", "dtype"), ("numpy.core.numeric", "_frombuffer")}
+
+
+def test_a_missing_word_that_became_text_is_counted(tmp_path, classes):
+    """LITcoder turns words into texts, so that a missing one arrives as "nan"."""
+    with pytest.warns(UserWarning, match=r"a: 1 of 3 words are 'nan', which tables write for a missing word"):
+        load_assembly(write(tmp_path / "a.pkl", classes, words=["one", "nan", "three"]))
+    with pytest.raises(
+        ValueError, match="words: expected texts, but entry 1 is nan, a float; leave out words"
+    ):
+        load_assembly(write(tmp_path / "a.pkl", classes, words=["one", float("nan"), "three"]))

@@ -77,7 +77,7 @@ def test_weights_of_bands():
 @pytest.fixture(scope="module")
 def assembly(tmp_path_factory):
     """Voxel 0 follows word rate, voxel 1 the words' vectors, voxel 2 both, voxel 3 nothing."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(4)
     vectors = tmp_path_factory.mktemp("vectors") / "vectors.txt"
     table = rng.standard_normal((9, 5))
     vectors.write_text("".join(f"w{i} {' '.join(f'{x:.6f}' for x in row)}\n" for i, row in enumerate(table)))

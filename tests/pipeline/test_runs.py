@@ -559,3 +559,27 @@ def test_alphas_that_pile_up_at_an_end_are_noted(assembly, chosen, says):
     assert result.significant.tolist() == [True, True, True, False]
     notes = [str(warning.message) for warning in caught if "alpha" in str(warning.message)]
     assert [says in note for note in notes] == [True] if says else notes == []
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"),
+    [
+        (lambda heard: heard, None),
+        (
+            lambda heard: heard * [[[1.0]], [[50.0]], [[3.0]], [[0.1]]] + 700,
+            None,
+        ),  # other scales, the same data
+        (lambda heard: heard[:, ::-1], "mean of the repeats correlates with the BOLD by only"),
+        (lambda heard: np.roll(heard, 7, axis=2), "mean of the repeats correlates with the BOLD by only"),
+    ],
+    ids=["its own", "other scales", "another story", "voxels in another order"],
+)
+def test_repeats_that_do_not_belong_to_the_bold_are_noticed(change, noted):
+    rng = np.random.default_rng(0)
+    story = make_story("storyz", 9)
+    heard = rng.standard_normal((60, 40)) + 0.8 * rng.standard_normal((4, 60, 40))
+    story = replace(story, bold=heard.mean(axis=0), repeats=np.ascontiguousarray(change(heard)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        matrices.story_ceiling(story, slice(5, None))
+    assert [noted in str(warning.message) for warning in caught] == ([True] if noted else [])
