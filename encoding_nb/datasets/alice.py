@@ -23,6 +23,7 @@ from numpy.polynomial import legendre
 from .. import _progress
 from ..assembly import Array, Assembly, Story, check_words_in_run
 from ._checks import chosen
+from .marks import BAD_WORDS
 from .textgrid import read_textgrid
 
 TR = 2.0  # seconds
@@ -103,7 +104,7 @@ def load(
     if len(transcripts) != 1:
         raise ValueError(f"{source}: expected one TextGrid, got {len(transcripts)}; pass textgrid= its path.")
     # the published file is cut off 8 s before its end; `partial` reads it with a warning
-    words = read_textgrid(transcripts[0], tier="word", partial=True)
+    words = read_textgrid(transcripts[0], tier="word", bad_words=BAD_WORDS, partial=True)
     story = Story(name=STORY, words=words, tr_times=tr_times, bold=bold)
     check_words_in_run(story, TR, where=str(source))
     regions = {region: np.array([column.split()[-1] == region for column in columns]) for region in REGIONS}

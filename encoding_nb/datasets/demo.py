@@ -30,6 +30,7 @@ from ..assembly import Array, Assembly, Story, Words
 from ..design import standardize
 from . import textgrid
 from ._checks import chosen
+from .marks import BAD_WORDS
 
 DATA = Path(__file__).resolve().parent / "demo_data"
 SURFACE = brain.SHIPPED
@@ -53,7 +54,7 @@ TRIMMED_TRS = 10
 
 def read_story_words(name: str) -> Words:
     """Words of a demo story."""
-    return textgrid.read_textgrid(DATA / "stories" / f"{name}.TextGrid", tier="word")
+    return textgrid.read_textgrid(DATA / "stories" / f"{name}.TextGrid", tier="word", bad_words=BAD_WORDS)
 
 
 def story_names() -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from .._validation import check_choice
 from ..assembly import Array, Assembly, LazyArray, Story, Surface, check_words_in_run
 from ._checks import check_downloaded, chosen, is_downloaded
 from .hdf5 import opened
+from .marks import BAD_WORDS
 from .textgrid import read_textgrid
 
 TR = 2.0  # seconds
@@ -185,7 +186,7 @@ def _story(
         )
     story = Story(
         name=name,
-        words=read_textgrid(transcript, tier=1),
+        words=read_textgrid(transcript, tier=1, bad_words=BAD_WORDS),
         tr_times=TR * np.arange(n_trs[name] - UNSAMPLED_TRS) - SECONDS_BEFORE,
         bold=bold,
         repeats=_lazy(path, "individual_repeats", 3, nan) if repeats and name == TEST_STORY else None,

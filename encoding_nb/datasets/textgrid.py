@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -18,14 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from .. import _progress
-from .._validation import as_path
+from .._validation import as_path, shorten
 from ..assembly import Words
 from ._checks import check_downloaded
+from .marks import check_marks, is_mark, tell_left_out
 
-# marks of silence and noise that the authors of the LeBel data drop (github.com/HuthLab/deep-fMRI-dataset)
-AUTHORS_BAD_WORDS = frozenset(["sentence_start", "sentence_end", "br", "lg", "ls", "ns", "sp"])
-# with those of their extended list, and empty intervals
-BAD_WORDS = AUTHORS_BAD_WORDS | {"sl", "cg", "ig", ""}
 Entry = tuple[float, float, str]  # start and end in seconds, and text
 
 
@@ -33,7 +32,7 @@ def read_textgrid(
     path: str | Path,
     *,
     tier: str | int = "word",
-    bad_words: Collection[str] = BAD_WORDS,
+    bad_words: Collection[str] | None = None,
     lower: bool = True,
     partial: bool = False,
 ) -> Words:
@@ -42,12 +41,14 @@ def read_textgrid(
     Parameters
     ----------
     path : file
-        Long, short or chronological text; UTF-8 or UTF-16, with or without a byte-order mark, else Latin-1.
+        Long, short or chronological text; UTF-8 or UTF-16, with or without a byte-order mark, else Windows-1252.
+        Letters in Praat's spelling, such as ``caf\\e'``, become what they stand for.
     tier : str or int
         Name (in upper or lower case; "word" finds "words" too) or index from 0.
-    bad_words : set of str
-        Marks that are not words, compared in lower case and without surrounding braces: `BAD_WORDS`, the extended
-        list, or `AUTHORS_BAD_WORDS`, with which empty intervals stay as empty words.
+    bad_words : set of str, optional
+        Marks of silence and noise, which are not words, compared in lower case and without surrounding braces. None
+        takes those of the usual aligners (`marks.is_mark`), with a warning that counts what is left out;
+        `marks.BAD_WORDS` are those of the LeBel data; with a set without "", empty intervals stay as empty words.
     lower : bool
         Whether to convert words to lower case.
     partial : bool
@@ -70,18 +71,22 @@ def read_textgrid(
     path = as_path(path, "read_textgrid")
     if isinstance(tier, bool) or not isinstance(tier, (str, Integral)):
         raise ValueError(f"read_textgrid: expected tier as a name or an index from 0, got {tier!r}.")
-    if isinstance(bad_words, str) or not isinstance(bad_words, Collection):
-        hint = f"; write {{{bad_words!r}}}" if isinstance(bad_words, str) else ""
-        raise ValueError(f"read_textgrid: expected bad_words as a set of texts, got {bad_words!r}{hint}.")
+    check_marks(bad_words, "read_textgrid")
     check_downloaded(path, how=f"check the path, or try `git annex get {path.name}` in a clone")
     content = _read_content(path, partial=partial)
     cut = f"; {content.cut}" if content.cut else ""
     entries = _tier_entries(content.tiers, tier, path, cut)
-    kept = [entry for entry in entries if entry[2].lower().strip().strip("{}").strip() not in bad_words]
+    entries = [(start, end, _from_praat(text, path)) for start, end, text in entries]
+    marks = [is_mark(text, bad_words) for _, _, text in entries]
+    kept = [entry for entry, mark in zip(entries, marks, strict=True) if not mark]
     if not kept:
         raise ValueError(f"{path}: none of the {len(entries)} intervals of tier {tier!r} is a word{cut}.")
     if content.cut:
         _progress.warn(f"{path}: {content.cut}; everything after that is missing.", stacklevel=2)
+    if bad_words is None:
+        tell_left_out(
+            path, Counter(entry[2].strip() for entry, mark in zip(entries, marks, strict=True) if mark)
+        )
     words = [text.strip().lower() if lower else text.strip() for _, _, text in kept]
     try:
         return Words(tuple(words), np.array([e[0] for e in kept]), np.array([e[1] for e in kept]))
@@ -107,7 +112,11 @@ def _tier_entries(tiers: list[_Tier], tier: str | int, path: Path, cut: str) -> 
 # ---------------------------------------------------------------------- the values of a file, one after another
 
 
-def _decode(raw: bytes) -> str:
+def decode(raw: bytes) -> tuple[str, bool]:
+    """The text of a file, and whether it is UTF-8 or UTF-16; else it is taken for Windows-1252.
+
+    Latin-1 differs from Windows-1252 in control characters only, which no transcript has.
+    """
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding, errors = "utf-16", "replace"
     elif raw[:200].count(0) > len(raw[:200]) // 4:
@@ -116,9 +125,48 @@ def _decode(raw: bytes) -> str:
         encoding, errors = "utf-8-sig", "strict"
     try:
         # a file that is cut off may end within a character, which this decoder leaves out
-        return codecs.getincrementaldecoder(encoding)(errors).decode(raw)
+        return codecs.getincrementaldecoder(encoding)(errors).decode(raw), True
     except UnicodeDecodeError:
-        return raw.decode("latin-1")
+        # five bytes have no meaning in Windows-1252: Latin-1 has one for each
+        return "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in raw), False
+
+
+# ---------------------------------------------------------------------- letters in Praat's spelling
+
+# the second letter of \\e', \\o", ... as a combining character (Praat's manual, "Special symbols")
+_ACCENTS = dict(zip("'`^~\",<-o", "\u0301\u0300\u0302\u0303\u0308\u0327\u030c\u0304\u030a", strict=True))
+_SYMBOLS = {
+    "ss": "ß", "ae": "æ", "AE": "Æ", "oe": "œ", "OE": "Œ", "o/": "ø", "O/": "Ø", "ao": "å", "Ao": "Å", "AO": "Å",
+    "d-": "ð", "dh": "ð", "D-": "Ð", "th": "þ", "TH": "Þ", "l/": "ł", "L/": "Ł", "!d": "¡", "?d": "¿", "<<": "«",
+    ">>": "»", "i.": "ı", "cu": "¤", "Eu": "€", "sw": "ə", "sh": "ʃ", "zh": "ʒ", "ng": "ŋ", "bu": "•", "co": "©",
+    "rg": "®", "tm": "™", "de": "°", "+-": "±", "mu": "µ", "al": "α", "be": "β", "ga": "γ", "--": "–", "bs": "\\",
+}  # fmt: skip
+_SPELT = re.compile(r"\\(.)(.)", re.DOTALL)
+
+
+def _from_praat(text: str, path: Path) -> str:
+    """A label with Praat's spelling of letters as the letters; what is unknown stays, with a warning."""
+    if "\\" not in text:
+        return text
+    unknown = []
+
+    def letter(found: re.Match[str]) -> str:
+        pair = found[1] + found[2]
+        if pair in _SYMBOLS:
+            return _SYMBOLS[pair]
+        composed = unicodedata.normalize("NFC", found[1] + _ACCENTS.get(found[2], ""))
+        if found[2] in _ACCENTS and found[1].isalpha() and len(composed) == 1:
+            return composed
+        unknown.append(found[0])
+        return found[0]
+
+    read = _SPELT.sub(letter, text)
+    if unknown:
+        _progress.warn(
+            f"{path}: the label {shorten(repr(text))} has {unknown[0]!r}, which is no letter in Praat's spelling; it stays so.",
+            stacklevel=3,
+        )
+    return read
 
 
 # Praat reads only free-standing values: quoted text ("" is a quote), <flags> and numbers between blanks. The
@@ -152,7 +200,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content = _decode(path.read_bytes())
+        self.content, _ = decode(path.read_bytes())
         self._values: list[tuple[str, str, int]] = []
         for found in _FREE.finditer(self.content):
             if found.lastgroup:

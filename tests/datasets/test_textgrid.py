@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from encoding_nb.assembly import Words
 from encoding_nb.datasets import read_textgrid
-from encoding_nb.datasets.textgrid import AUTHORS_BAD_WORDS, BAD_WORDS
+from encoding_nb.datasets.marks import AUTHORS_BAD_WORDS, BAD_WORDS
 
 from ..features.test_tokens import FORMS, long_form, quoted
 from ..fuzz import N_COPIES, damaged_copies, no_hang
@@ -81,11 +81,12 @@ def test_damaged_copies_are_read_or_refused_in_a_sentence(tmp_path):
     path, outcomes = tmp_path / "story.TextGrid", set()
     with no_hang(), warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*no letter in Praat's spelling")
         for seed, content in enumerate(contents):
             for copy in damaged_copies(content, seed=seed, n=-(-N_COPIES // len(contents))):
                 path.write_bytes(copy)
                 try:
-                    words = read_textgrid(path, tier=1)
+                    words = read_textgrid(path, tier=1, bad_words=BAD_WORDS)
                     assert isinstance(words, Words) and len(words) > 0
                     outcomes.add("read")
                 except ValueError as error:
@@ -171,7 +172,7 @@ def test_a_cut_before_the_first_word_leaves_nothing(tmp_path, tail):
     ("arguments", "says"),
     [
         ({"bad_words": "sp"}, "read_textgrid: expected bad_words as a set of texts, got 'sp'; write {'sp'}"),
-        ({"bad_words": None}, "read_textgrid: expected bad_words as a set of texts, got None"),
+        ({"bad_words": 3}, "read_textgrid: expected bad_words as a set of texts, got 3"),
         ({"tier": None}, "read_textgrid: expected tier as a name or an index from 0, got None"),
         ({"tier": 1.5}, "read_textgrid: expected tier as a name or an index from 0, got 1.5"),
         ({"tier": True}, "read_textgrid: expected tier as a name or an index from 0, got True"),
@@ -192,3 +193,87 @@ def test_files_that_are_not_there(tmp_path):
         read_textgrid(tmp_path)
     with pytest.raises(TypeError, match="read_textgrid: expected a path"):
         read_textgrid(None)
+
+
+MARKS = (
+    *(
+        "sil",
+        "SIL",
+        "sp",
+        "spn",
+        "<eps>",
+        "<sil>",
+        "<unk>",
+        "[noise]",
+        "[laughter]",
+        "[vocalized-noise]",
+        "{laugh}",
+    ),
+    *(
+        "{LG}",
+        "{NS}",
+        "{SL}",
+        "{BR}",
+        "{CG}",
+        "<p:>",
+        "<usb>",
+        "<nib>",
+        "#",
+        "(silence)",
+        "<s>",
+        "</s>",
+        "++breath++",
+    ),
+    *("xxx", "", " ", "sentence_start", "..."),
+)
+
+
+def test_marks_of_all_aligners_are_no_words_and_are_counted(tmp_path):
+    words = ["rain", "(he", "spare", "silent", "a-", "nose", "<3"]
+    labels = [label for mark in MARKS for label in ("rain", mark)] + words
+    path = tmp_path / "aligned.TextGrid"
+    path.write_text(grid_of(labels), encoding="utf-8")
+    with pytest.warns(
+        UserWarning, match=rf"{len(MARKS) - 2} labels mark silence or noise .*bad_words=\(\) keeps"
+    ) as said:
+        found = read_textgrid(path, lower=False)
+    assert found.text == ("rain",) * len(MARKS) + tuple(words)
+    assert len(said) == 1 and "'sil' 1" in str(said[0].message)
+    assert len(read_textgrid(path, bad_words=())) == len(labels)
+
+
+def test_a_textgrid_in_windows_1252(tmp_path):
+    path = tmp_path / "old.TextGrid"
+    path.write_bytes(grid_of(["that\u2019s", "fa\xe7ade", "\u0153uvre", "\u201cno\u201d"]).encode("cp1252"))
+    assert read_textgrid(path).text == ("that\u2019s", "fa\xe7ade", "\u0153uvre", "\u201cno\u201d")
+
+
+def test_letters_in_praats_spelling(tmp_path):
+    path = tmp_path / "typed.TextGrid"
+    path.write_text(
+        grid_of([r"caf\e'", r'M\u"hle', r"stra\sse", r"gar\c,on", r"ni\n~o", r"s\o/t", r"h\oete", r"\I'dem"])
+    )
+    assert read_textgrid(path, lower=False).text == (
+        "caf\xe9", "M\xfchle", "stra\xdfe", "gar\xe7on", "ni\xf1o", "s\xf8t", "h\u0153te", "\xcddem"
+    )  # fmt: skip
+    path.write_text(grid_of([r"a\qqb", "boat"]))
+    with pytest.warns(
+        UserWarning, match=r"has '\\\\qq', which is no letter in Praat's spelling; it stays so"
+    ):
+        assert read_textgrid(path).text == (r"a\qqb", "boat")
+
+
+def grid_of(labels):
+    """A long TextGrid with one tier of these labels, half a second each."""
+    n = len(labels)
+    head = (
+        f'File type = "ooTextFile"\nObject class = "TextGrid"\n\nxmin = 0\nxmax = {n / 2}\ntiers? <exists>\n'
+    )
+    head += "size = 1\nitem []:\n"
+    head += f'item [1]:\nclass = "IntervalTier"\nname = "words"\nxmin = 0\nxmax = {n / 2}\nintervals: size = {n}\n'
+    return head + "".join(
+        'intervals [{}]:\nxmin = {}\nxmax = {}\ntext = "{}"\n'.format(
+            i + 1, i / 2, (i + 1) / 2, label.replace('"', '""')
+        )
+        for i, label in enumerate(labels)
+    )
