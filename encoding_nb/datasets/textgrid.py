@@ -163,7 +163,8 @@ def _from_praat(text: str, path: Path) -> str:
     read = _SPELT.sub(letter, text)
     if unknown:
         _progress.warn(
-            f"{path}: the label {shorten(repr(text))} has {unknown[0]!r}, which is no letter in Praat's spelling; it stays so.",
+            f"{path}: the label {shorten(repr(text))} has {unknown[0]!r}, which is no letter in Praat's spelling; "
+            f"it stays so.",
             stacklevel=3,
         )
     return read
@@ -301,6 +302,9 @@ def _read_tiers(reader: _Reader, chronological: bool) -> None:
     has_tiers = chronological or reader.next("flag", "whether there are tiers") == "exists"
     reader.n_tiers = reader.count("the number of tiers") if has_tiers else 0
     while len(reader.tiers) < reader.n_tiers:
+        reader.last = (
+            None  # the entries of the tier before are whole, wherever the file is cut in this one's head
+        )
         kind, name = reader.text("the class of a tier"), reader.text("the name of a tier")
         if kind not in ("IntervalTier", "TextTier"):
             raise reader.error(

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from encoding_nb.assembly import Words
@@ -105,6 +105,7 @@ def test_damaged_copies_are_read_or_refused_in_a_sentence(tmp_path):
     tier_after=st.booleans(),
     share=st.floats(0, 1, exclude_max=True),
 )
+@example(form="short", encoding="latin-1", tier_after=True, share=0.88671875)  # within the head of the second tier
 def test_wherever_a_file_is_cut_its_whole_entries_are_kept(tmp_path, form, encoding, tier_after, share):
     path, encode = tmp_path / "story.TextGrid", ENCODINGS[encoding]
     text = FORMS[form]([*TIERS, ("more", TIERS[0][1])] if tier_after else TIERS, 3.0)
