@@ -8,6 +8,7 @@ import pytest
 
 from .made_lebel import make_words, responses
 
+LEAD_IN = 10.0  # seconds from the first volume to the start of the sound
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "own_data.md"
 
 
@@ -18,13 +19,13 @@ def files(tmp_path, monkeypatch):
     for seed in range(3):
         entries = make_words(120, seed)
         rows = [
-            f"{start}\t{end - start:.3f}\t{text}"
+            f"{start + LEAD_IN:.3f}\t{end - start:.3f}\t{text}"  # from the first volume, as BIDS has it
             for start, end, text in entries
             if text not in ("sp", "{NS}")
         ]
         events = "\n".join(["onset\tduration\tword", *rows]) + "\n"
         Path(f"sub-01_run-{seed + 1}_events.tsv").write_text(events)
-        # the made-up responses begin 10 s into the sound: ten TRs, silence included, go in front
+        # the made-up responses begin 10 s into the sound: ten TRs, the lead-in included, go in front
         rng = np.random.default_rng(seed)
         bold = np.vstack([rng.standard_normal((10, 8)), responses(entries, 110, 8, rng)])
         np.save(f"sub-01_run-{seed + 1}_bold.npy", bold.astype(np.float32))

@@ -164,7 +164,7 @@ def _word_column(table: _Table) -> str:
         if len(values) != 1 or len(table.lines) < _MOST_ROWS_ALIKE:
             return texts[0]
         raise ValueError(
-            f"{table.path}: column {texts[0]!r} has only {values.pop()!r} in all rows, which is no list of words; set "
+            f"{table.path}: column {texts[0]!r} has only {values.pop()!r} in all rows, which is not a list of words; set "
             f"word_column, one of {', '.join(table.columns)}."
         )
     if texts:
@@ -278,7 +278,7 @@ class _Table:
         return found
 
     def holds_texts(self, name: str) -> bool:
-        """Whether most of a column's cells, but for those that are missing, are no numbers."""
+        """Whether most of a column's cells, but for those that are missing, are not numbers."""
         cells = [cell.strip() for cell in self.column(name)]
         cells = [cell for cell in cells if cell.lower() not in _NO_TIME]
         return sum(not _is_number(cell) for cell in cells) > len(cells) / 2

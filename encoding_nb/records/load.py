@@ -117,7 +117,7 @@ def earlier_meanings(described: Mapping[str, Any], settings: Settings, *, has_ce
             "word_rate_bins='litcoder')"
         )
     if settings.downsample_method == "sinc":
-        meanings.append("'sinc' divided by sums of weights near 0, which are no data now")
+        meanings.append("'sinc' divided by sums of weights near 0, which now count as missing data")
     if has_ceiling:
         meanings.append("noise ceilings are of repeats that were not z-scored")
     return meanings
