@@ -491,7 +491,8 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
     """Refuse or warn of words whose times cannot be seconds on the clock of the story's TRs.
 
     Words that end before the story's first TR or start after its last (up to `CUT_SECONDS` before it need no warning);
-    words that last until long after the next ones; words in a small part of the run only; a speech rate that is not possible. The message names the likely cause: another unit, ends as durations, another TR, voxels by TRs. Words
+    words that last until long after the next ones; words in a small part of the run only; a speech rate that is not
+    possible. The message names the likely cause: another unit, ends as durations, another TR, voxels by TRs. Words
     without a time are counted in a warning.
 
     Parameters

@@ -54,7 +54,7 @@ def tell_left_out(path: Path, left_out: Counter[str]) -> None:
         most = ", ".join(f"{label!r} {n}" for label, n in left_out.most_common(8))
         more = ", ..." if len(left_out) > 8 else ""
         _progress.warn(
-            f"{path}: {left_out.total()} labels mark silence or noise and are no words: {most}{more}. "
+            f"{path}: {left_out.total()} labels mark silence or noise and are left out: {most}{more}. "
             f"bad_words={{...}} chooses the marks yourself, bad_words=() keeps every label.",
             stacklevel=3,
         )

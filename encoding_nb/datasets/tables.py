@@ -164,8 +164,8 @@ def _word_column(table: _Table) -> str:
         if len(values) != 1 or len(table.lines) < _MOST_ROWS_ALIKE:
             return texts[0]
         raise ValueError(
-            f"{table.path}: column {texts[0]!r} has only {values.pop()!r} in all rows, which is not a list of words; set "
-            f"word_column, one of {', '.join(table.columns)}."
+            f"{table.path}: column {texts[0]!r} has only {values.pop()!r} in all rows, which is not a list of words; "
+            f"set word_column, one of {', '.join(table.columns)}."
         )
     if texts:
         shown = "; ".join(f"{name!r} has {table.examples(name)}" for name in texts)

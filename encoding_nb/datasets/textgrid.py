@@ -163,7 +163,7 @@ def _from_praat(text: str, path: Path) -> str:
     read = _SPELT.sub(letter, text)
     if unknown:
         _progress.warn(
-            f"{path}: the label {shorten(repr(text))} has {unknown[0]!r}, which is no letter in Praat's spelling; "
+            f"{path}: the label {shorten(repr(text))} has {unknown[0]!r}, an unknown letter in Praat's spelling; "
             f"it stays so.",
             stacklevel=3,
         )

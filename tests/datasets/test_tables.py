@@ -265,7 +265,7 @@ def test_marks_in_a_table_are_counted_and_can_be_kept(tmp_path):
     path = tmp_path / "events.tsv"
     path.write_text("onset\tword\n1\t<eps>\n2\tthe\n3\tsil\n4\tboat\n5\tsil\n")
     with pytest.warns(
-        UserWarning, match=r"3 labels mark silence or noise and are no words: 'sil' 2, '<eps>' 1"
+        UserWarning, match=r"3 labels mark silence or noise and are left out: 'sil' 2, '<eps>' 1"
     ):
         assert read_word_table(path).text == ("the", "boat")
     assert len(read_word_table(path, bad_words=())) == 5

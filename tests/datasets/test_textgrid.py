@@ -81,7 +81,7 @@ def test_damaged_copies_are_read_or_refused_in_a_sentence(tmp_path):
     path, outcomes = tmp_path / "story.TextGrid", set()
     with no_hang(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".*no letter in Praat's spelling")
+        warnings.filterwarnings("ignore", ".*unknown letter in Praat's spelling")
         for seed, content in enumerate(contents):
             for copy in damaged_copies(content, seed=seed, n=-(-N_COPIES // len(contents))):
                 path.write_bytes(copy)
@@ -259,7 +259,7 @@ def test_letters_in_praats_spelling(tmp_path):
     )  # fmt: skip
     path.write_text(grid_of([r"a\qqb", "boat"]))
     with pytest.warns(
-        UserWarning, match=r"has '\\\\qq', which is no letter in Praat's spelling; it stays so"
+        UserWarning, match=r"has '\\\\qq', an unknown letter in Praat's spelling; it stays so"
     ):
         assert read_textgrid(path).text == (r"a\qqb", "boat")
 
