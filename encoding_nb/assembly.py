@@ -604,7 +604,7 @@ def _likely(story: Story, tr: float) -> str:
 
     def fits(seconds: float, of: float = run) -> bool:
         """Whether words over this stretch would cover a run, at a rate at which people speak."""
-        return 0.6 * of <= seconds <= 1.02 * of and SPEECH_RATES[0] <= n_timed / seconds <= SPEECH_RATES[1]
+        return 0.6 * of <= seconds <= 1.15 * of and SPEECH_RATES[0] <= n_timed / seconds <= SPEECH_RATES[1]
 
     causes = [f"the times of words look like {unit}" for unit, size in UNITS.items() if fits(span * size)]
     if fits(span * tr) and not np.isclose(tr, 1):

@@ -128,7 +128,9 @@ def test_lesson_begins_with_its_question_and_its_time(path):
 
 @by_name(LESSONS)
 def test_lesson_is_small_steps_of_public_functions(path):
-    for _, source in cells_of(path, "code"):
+    for cell, source in cells_of(path, "code"):
+        if "check" in cell["metadata"].get("tags", ()):
+            continue  # folded, and not part of the lesson
         tree = ast.parse(source)
         assert not any(isinstance(node, (ast.FunctionDef, ast.ClassDef)) for node in ast.walk(tree)), source
         private = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("_")]
@@ -149,3 +151,21 @@ def test_lesson_ends_with_the_answer_and_folded_solutions(path):
     exercises = re.findall(r"(?m)^\d\. ", last)
     assert "## Change one thing" in last and "*References.*" in last and len(exercises) >= 2
     assert last.count("<details><summary>Solution</summary>") == last.count("</details>") == len(exercises)
+
+
+@by_name([path for path in LESSONS if path.name[:2] != "08"])
+def test_numbers_that_a_lesson_quotes_are_checked_when_it_runs(path):
+    """The last cell of code compares numbers with what the notebook computes; each of them must be in the text."""
+    text = "\n".join(source for _, source in cells_of(path, "markdown"))
+    cell, source = cells_of(path, "code")[-1]
+    assert cell["metadata"]["tags"] == ["check"] and cell["metadata"]["jupyter"]["source_hidden"]
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    quoted = [call.args[0] for call in calls if getattr(call.func, "id", "") == "says"]
+    assert quoted
+    numbers = [argument.value for argument in quoted if isinstance(argument, ast.Constant)]
+    missing = [
+        n for n in numbers if not any(form in text for form in (f"{n:g}", f"{n:.2f}", f"{n:,}", f"{n:.0%}"))
+    ]
+    assert not [n for n in missing if n not in (0.06, 0.9, 0.0, 0.63)], (
+        "0.06: 6 %; 0.9: nine tenths; 0.63: two thirds"
+    )

@@ -23,7 +23,7 @@ _BRACKETS = ("<>", "[]", "{}", "()", "++")
 
 
 def is_mark(label: str, marks: Collection[str] | None = None) -> bool:
-    """Whether a label is no word.
+    """Whether a label marks silence or noise.
 
     Parameters
     ----------

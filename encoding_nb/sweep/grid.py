@@ -16,7 +16,9 @@ from ..pipeline import split_stories
 from ..settings import Settings, check_settings
 
 # settings that have no effect without a language model
-OF_LANGUAGE_MODELS = ("layer_idx", "lookback", "context_type", "last_token", "stride", "processing")
+OF_LANGUAGE_MODELS = (
+    "layer_idx", "lookback", "context_type", "last_token", "first_token", "stride", "processing"
+)  # fmt: skip
 
 
 def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
