@@ -70,7 +70,8 @@ def bench_golden() -> None:
 
 def bench_features() -> None:
     from encoding_nb.features import context_windows, model_info
-    from encoding_nb.features.language_model import extract, first_token, load_model, load_tokenizer
+    from encoding_nb.features.language_model import extract, load_model
+    from encoding_nb.features.models import first_token, load_tokenizer
 
     words = feature_benchmark.story_words(N_WORDS)
     print(f"\nGPT-2 small's shape, {N_WORDS} words, lookback {LOOKBACK}, all layers")

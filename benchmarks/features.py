@@ -34,7 +34,8 @@ from encoding_nb.features import (
     model_info,
 )
 from encoding_nb.features.cache import entry_path, read_array, write_array
-from encoding_nb.features.language_model import extract, first_token, load_model, load_tokenizer
+from encoding_nb.features.language_model import extract, load_model
+from encoding_nb.features.models import first_token, load_tokenizer
 from encoding_nb.pipeline import runs
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"

@@ -18,7 +18,7 @@ import numpy as np
 from . import design, features, ridge
 from ._validation import describe
 from .design import Trimming
-from .features import CONTEXT_TYPES, FEATURE_SPACES, PROCESSINGS
+from .features import CONTEXT_TYPES, FEATURE_SPACES, FIRST_TOKENS, PROCESSINGS
 
 ALTERNATIVES = ("greater", "two-sided")
 SIGNIFICANCE = ("parametric", "permutation")
@@ -194,6 +194,8 @@ class Settings:
     lookback : tokens of context, including the word's
     context_type : "fullcontext", "nocontext", "halfcontext" or "strided" (approximate)
     stride : tokens, for "strided" only
+    first_token : what the model reads in front of every window: "bos" (or what takes its place, see
+        `model_info(name).first_token`), "eos" or "none"
     processing : "raw" weights or "litcoder" (folded and centred)
     use_stored_contexts : use the context windows that came with the data
     word_rate_bins : for modality "wordrate": "centred" on the TR's time, or "litcoder", half a TR later; see
@@ -249,6 +251,7 @@ class Settings:
         "a whole number of tokens of 1 or more, or None",
         lambda s: "language_model" in s.spaces and s.context_type == "strided",
     )
+    first_token: str = _choice("bos", FIRST_TOKENS)
     processing: str = _choice("raw", PROCESSINGS)
     use_stored_contexts: bool = _flag(False)
     word_rate_bins: str = _choice("centred", features.WORD_RATE_BINS)
@@ -379,6 +382,7 @@ class Settings:
             last_token=self.last_token,
             stride=self.stride,
             processing=self.processing,
+            first_token=self.first_token,
         )
         return features.FeatureSpec(
             modality=modality,

@@ -10,8 +10,16 @@ from .activations import (
     token_embeddings,
 )
 from .cache import cache_info, prune_cache, store_folder
-from .language_model import load_tokenizer
-from .models import ModelError, ModelInfo, available_models, model_folder, model_info
+from .models import (
+    FIRST_TOKENS,
+    FirstToken,
+    ModelError,
+    ModelInfo,
+    available_models,
+    load_tokenizer,
+    model_folder,
+    model_info,
+)
 from .spaces import (
     FEATURE_SPACES,
     WORD_RATE_BINS,
@@ -29,10 +37,12 @@ from .tokens import CONTEXT_TYPES, context_windows, tokenize_words
 __all__ = [
     "CONTEXT_TYPES",
     "FEATURE_SPACES",
+    "FIRST_TOKENS",
     "PROCESSINGS",
     "WORD_RATE_BINS",
     "ActivationSpec",
     "FeatureSpec",
+    "FirstToken",
     "JoinedFeatures",
     "ModelError",
     "ModelInfo",

@@ -8,9 +8,10 @@ file.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,18 +19,27 @@ import numpy as np
 from .. import _progress
 from .._files import cache_folder, digest
 from .._validation import describe, shorten
-from .cache import STORAGES, entry_path, read_array, store_folder, write_array
-from .language_model import (
-    DTYPES,
-    check_device,
-    check_memory,
-    choose_device,
-    extract,
-    first_token,
-    load_model,
-    load_tokenizer,
+from .cache import (
+    STORAGES,
+    entry_path,
+    read_array,
+    remove_array,
+    store_folder,
+    write_array,
 )
-from .models import ModelError, ModelInfo, files_problem, identity, model_folder, model_info
+from .language_model import DTYPES, Piece, check_device, check_memory, choose_device, extract, load_model
+from .models import (
+    FIRST_TOKENS,
+    ModelError,
+    ModelInfo,
+    files_problem,
+    first_token,
+    identity,
+    load_tokenizer,
+    model_folder,
+    model_info,
+    token_problem,
+)
 from .tokens import (
     CONTEXT_TYPES,
     TokenWindows,
@@ -53,13 +63,15 @@ class ActivationSpec:
     Attributes
     ----------
     model_name : a TransformerLens or hub name, a local Hugging Face folder, or "demo"
-    lookback : tokens of context, the word's own included and BOS not
+    lookback : tokens of context, the word's own included and the first token not
     context_type : one of `tokens.CONTEXT_TYPES`
-    last_token : the window's last token (True) or the mean over the window, BOS included (False)
+    last_token : the window's last token (True) or the mean over the window and its first token (False)
     stride : tokens, for context_type "strided"
     processing : "raw", the published weights; "litcoder", what LITcoder's folded and centred model gives
     dtype : precision of the model; "float16" and "bfloat16" on a GPU only
     revision : a hub model's branch, tag or commit
+    first_token : what is read in front of every window: "bos", the model's BOS (or what takes its place, see
+        `model_info(name).first_token`), "eos", or "none"
     storage : precision on disk; "float16" needs half the space and rounds. On the demo (`benchmarks/features.py`) no
         voxel's r changes by more than 2.2e-4, except in 7 of 21,229 voxels that get another alpha (up to 0.06)
     """
@@ -73,6 +85,7 @@ class ActivationSpec:
     dtype: str = "float32"
     revision: str | None = None
     storage: str = "float32"
+    first_token: str = "bos"
 
     @property
     def approximate(self) -> bool:
@@ -106,6 +119,7 @@ def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) ->
         )
     problems = {}
     choices = {"processing": PROCESSINGS, "dtype": DTYPES, "context_type": CONTEXT_TYPES, "storage": STORAGES}
+    choices["first_token"] = FIRST_TOKENS
     for name, known in choices.items():
         value = getattr(spec, name)
         if not isinstance(value, str) or value not in known:
@@ -116,6 +130,8 @@ def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) ->
         return problems | {"model_name": str(error)}
     if problem := files_problem(info):
         problems["model_name"] = problem
+    elif spec.first_token == "eos" and info.on_this_machine:
+        problems |= _check_eos(info)
     layers = f"{spec.model_name} has layers 0 (the embedding) to {info.n_layers} (the last block's output)"
     if not isinstance(layer_idx, (int, np.integer)) or isinstance(layer_idx, bool):
         problems["layer_idx"] = f"Expected the layer as a whole number, got {layer_idx!r}; {layers}."
@@ -135,21 +151,40 @@ def _context(spec: ActivationSpec) -> dict[str, Any]:
     return {"lookback": spec.lookback, "context_type": spec.context_type, "stride": spec.stride}
 
 
+def _check_eos(info: ModelInfo) -> dict[str, str]:
+    try:
+        if first_token(load_tokenizer(info.folder), "eos") is not None:
+            return {}
+    except ModelError as error:
+        return {"model_name": str(error)}
+    return {
+        "first_token": f"first_token='eos' needs a token that ends a text, and the tokenizer of {info.name} has none; "
+        f"choose 'bos' or 'none'."
+    }
+
+
+def _longest(spec: ActivationSpec, info: ModelInfo) -> int | None:
+    """Tokens of a window that the model can read behind the first token."""
+    return None if info.n_ctx is None else info.n_ctx - (spec.first_token != "none")
+
+
 def _check_window(spec: ActivationSpec, info: ModelInfo) -> dict[str, str]:
     try:
         lookback, stride = check_context(**_context(spec))
     except ValueError as error:
         return {str(error).split()[0]: str(error)}
-    if info.n_ctx is None or lookback + stride + 1 <= info.n_ctx:
+    longest = _longest(spec, info)
+    if longest is None or lookback + stride <= longest:
         return {}
-    if spec.stride is not None and lookback + 1 < info.n_ctx:
-        name, most = "stride", info.n_ctx - 1 - lookback
+    if spec.stride is not None and lookback < longest:
+        name, most = "stride", longest - lookback
     else:
-        name, most = "lookback", (info.n_ctx - 1) // (2 if stride == lookback else 1)
+        name, most = "lookback", longest // (2 if stride == lookback else 1)
     what = f"A lookback of {lookback}" + (f" with a stride of {stride}" if stride else "")
+    first = {"bos": ", one of them BOS", "eos": ", one of them EOS"}.get(spec.first_token, "")
     return {
-        name: f"{what} does not fit {spec.model_name}: its context is {info.n_ctx} tokens, one of them BOS; choose a "
-        f"{name} from 1 to {max(most, 1)}."
+        name: f"{what} does not fit {spec.model_name}: its context is {info.n_ctx} tokens{first}; choose a {name} from "
+        f"1 to {max(most, 1)}."
     }
 
 
@@ -184,7 +219,9 @@ def _input(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] |
         model_folder(spec.model_name, revision=spec.revision, download=True)
         info = model_info(spec.model_name, revision=spec.revision)
     windows = _windows(words, spec, info, contexts)
-    bos = first_token(load_tokenizer(info.folder))
+    tokenizer = load_tokenizer(info.folder)
+    bos = first_token(tokenizer, spec.first_token)
+    _refuse_unknown_tokens(info, tokenizer, windows, bos, info.n_embeddings)
     # All that decides the numbers kept. Lookback, context type and stride are in it through their windows; "litcoder"
     # is computed from the raw numbers when they are read; device and batch size change only the last digit.
     parts = {
@@ -197,6 +234,18 @@ def _input(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] |
         "bos": bos,
     }
     return _Input(info, windows, bos, f"{digest([json.dumps(parts, sort_keys=True)])} layer")
+
+
+def _refuse_unknown_tokens(
+    info: ModelInfo, tokenizer: Any, windows: TokenWindows, bos: int | None, n_embeddings: int | None
+) -> None:
+    """A ModelError for a token of the windows for which the embedding has no row."""
+    largest = max(
+        [-1 if bos is None else bos, *(int(segment.max(initial=-1)) for segment in windows.segments)]
+    )
+    if n_embeddings is not None and largest >= n_embeddings:
+        text = str(tokenizer.convert_ids_to_tokens(largest))
+        raise ModelError(token_problem(info.name, largest, text, n_embeddings))
 
 
 def _windows(
@@ -212,7 +261,7 @@ def _windows(
             f"the same story?"
         )
     else:
-        windows = stored_windows(contexts, tokenizer, longest=None if info.n_ctx is None else info.n_ctx - 1)
+        windows = stored_windows(contexts, tokenizer, longest=_longest(spec, info))
     if (windows.segment >= 0).any() or not any(str(word).strip() for word in words):
         return windows
     # else all features would be 0
@@ -281,7 +330,7 @@ def layer_activations(
     device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
     progress : function, optional
         Called with (done, total) tokens after every batch, at least once a second or window. What it raises ends the
-        work, and this call then writes nothing to `memory`.
+        work; the part of the story that is finished is kept in `memory`, and the next call goes on from there.
 
     Returns
     -------
@@ -315,19 +364,63 @@ def layer_activations(
     what = f"{len(layers)} layers of {len(words)} words at width {info.d_model} need"
     check_memory(2 * len(layers) * len(words) * info.d_model * 4, "cpu", what)
     model = load_model(info, dtype=spec.dtype, device=choose_device(device))
-    arrays = extract(model, windows, layers, bos=bos, last_token=spec.last_token, progress=progress)
+    rows = model.model.get_input_embeddings().num_embeddings
+    _refuse_unknown_tokens(info, load_tokenizer(info.folder), windows, bos, rows)
+    pieces = _Pieces(folder, key, spec.model_name) if folder else None
+    arrays = extract(
+        model,
+        windows,
+        layers,
+        bos=bos,
+        last_token=spec.last_token,
+        progress=progress,
+        pieces=pieces.read() if pieces else (),
+        keep=pieces.write if pieces else None,
+    )
     arrays = {i: _stored(array, spec, i) for i, array in arrays.items() if np.isfinite(array).all()}
     if folder:
         header = {"model": spec.model_name, "context_type": windows.context_type, "lookback": spec.lookback}
         for layer, array in arrays.items():
             if not write_array(folder, f"{key} {layer}", array, header | {"layer": layer}):
                 break  # the other layers would not fit on the disk either
+        pieces.remove()
     if layer_idx not in arrays:
         raise ValueError(
             f"{spec.model_name}, layer {layer_idx}: some numbers are not finite in {spec.dtype}; choose dtype "
             f"'float32' or another layer."
         )
     return _processed(arrays[layer_idx], spec, info)
+
+
+class _Pieces:
+    """The finished part of a story on disk, in pieces with numbers; other processes may write and remove them too."""
+
+    def __init__(self, folder: Path, key: str, model_name: str) -> None:
+        self._folder, self._key, self._model_name = folder, key, model_name
+        self._number, self._fits = 0, True
+
+    def _name(self, number: int) -> str:
+        return f"{self._key} piece {number}"
+
+    def read(self) -> Iterator[Piece]:
+        """The pieces from the first one on; `write` then goes on with the number of the first one that was not used."""
+        while (found := read_array(self._folder, self._name(self._number))) is not None:
+            values, header = found
+            start, stop, tokens = header["piece"]
+            yield Piece(start, stop, tokens, values)
+            self._number += 1
+
+    def write(self, piece: Piece) -> None:
+        """Keep the next piece, unless one before it could not be written."""
+        header = {"model": self._model_name, "piece": (piece.start, piece.stop, piece.tokens)}
+        self._fits = self._fits and write_array(self._folder, self._name(self._number), piece.values, header)
+        self._number += 1
+
+    def remove(self) -> None:
+        """Remove all pieces."""
+        number = 0
+        while remove_array(self._folder, self._name(number)) or number < self._number:
+            number += 1
 
 
 def _check(spec: ActivationSpec, layer_idx: int, device: str, *, stored: bool = False) -> None:

@@ -3,6 +3,8 @@
 Such a file has a `header.json` (what the array is, its shape and its dtype) and the array's bytes, with zip's checksum
 of each; there are no pickles in it. It is written under another name and then moved into place, so a reader sees a
 whole file or none. A damaged file is reported and treated as missing.
+
+The finished part of a story whose work was interrupted is kept too, in such files with a "piece" in their header.
 """
 
 from __future__ import annotations
@@ -116,12 +118,20 @@ def read_array(folder: Path, key: str) -> tuple[Array, dict[str, Any]] | None:
     return array, header
 
 
+def remove_array(folder: Path, key: str) -> bool:
+    """Remove an array; False where there is none."""
+    return _remove(entry_path(folder, key))
+
+
 # ---------------------------------------------------------------------- size and pruning
 
 
 @dataclass(frozen=True)
 class CacheInfo:
-    """What a cache holds: number of files (one for each layer of a story), bytes, and (files, bytes) by model."""
+    """What a cache holds: number of files (one for each layer of a story), bytes, and (files, bytes) by model.
+
+    Under "unfinished" are pieces of stories whose work was interrupted, and files of processes that were killed.
+    """
 
     n_entries: int = 0
     n_bytes: int = 0
@@ -146,12 +156,19 @@ def prune_cache(memory: Any, *, max_bytes: int) -> int:
     for path, status in files:
         if n_bytes - freed <= max_bytes:
             break
-        with suppress(OSError):  # another process has just removed it
-            path.unlink()
-            freed += status.st_size
-            path.parent.rmdir()
-            path.parent.parent.rmdir()  # an older version's folder of a story
+        freed += status.st_size * _remove(path)
     return freed
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file, and its folder if it is empty then; False where another process has just removed it."""
+    removed = False
+    with suppress(OSError):
+        path.unlink()
+        removed = True
+        path.parent.rmdir()
+        path.parent.parent.rmdir()  # an older version's folder of a story
+    return removed
 
 
 def _files(folder: Path | None) -> Iterator[tuple[Path, os.stat_result]]:
@@ -166,6 +183,7 @@ def _model_of(path: Path) -> str:
         return "older version" if path.suffix == _OLDER else "unfinished"
     try:
         with ZipFile(path) as file:
-            return str(json.loads(file.read("header.json")).get("model", "unknown"))
+            header = json.loads(file.read("header.json"))
+        return "unfinished" if "piece" in header else str(header.get("model", "unknown"))
     except Exception:  # noqa: BLE001 - zipfile and zlib raise many kinds for a damaged file
         return "damaged"

@@ -12,18 +12,19 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
 from .. import _machine, _progress
-from .._validation import error_text
-from .models import ModelError, ModelInfo, identity, read_json
+from .models import LOADING, ModelError, ModelInfo, cannot_load, identity, read_json, weight_files
 from .tokens import TokenWindows
 
 Array = np.ndarray
@@ -35,9 +36,29 @@ DTYPES = ("float32", *HALF_PRECISION)
 # progress and to cancel, and long enough that the weights are read from memory for several windows at a time.
 STEP_SECONDS = 1.0
 
-# transformers completes its modules while they are first used; a second thread (another panel, or a cell) would find
-# them incomplete.
-_LOADING = threading.Lock()
+
+# Seconds of work after which finished segments are kept on disk: little is lost when a kernel is killed, and writing
+# takes far less time than that.
+PIECE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Activations of some of a story's segments, kept until the story is complete.
+
+    Attributes
+    ----------
+    start, stop : int
+        Places of the segments in the order in which they are read.
+    tokens : int
+        Size of the next batch.
+    values : array, (n_layers, n_words, d_model), float32
+    """
+
+    start: int
+    stop: int
+    tokens: int
+    values: Array
 
 
 @dataclass(eq=False)
@@ -75,12 +96,13 @@ def load_model(info: ModelInfo, *, dtype: str = "float32", device: str = "cpu") 
     Raises
     ------
     ModelError
-        Half precision on a CPU, weights that need more memory than is free, or files that cannot be loaded.
+        Half precision on a CPU, weights that need more memory than is free, files that cannot be loaded, or weights
+        that do not fit the configuration.
     """
     if dtype in HALF_PRECISION and device == "cpu":
         raise ModelError(f"{info.name}: {dtype} needs a GPU (it can crash on a CPU); use dtype='float32'.")
     key = (identity(info.folder), dtype, device)
-    with _LOADING:
+    with LOADING:
         loaded = _LOADED.pop(key, None)
         if loaded is None:
             while len(_LOADED) >= _KEPT_MODELS:
@@ -144,50 +166,15 @@ def choose_device(device: str) -> str:
     return device
 
 
-@lru_cache(maxsize=8)
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder.
-
-    Raises
-    ------
-    ModelError
-        Its files are damaged, or it needs code that comes with it, which is never run.
-    """
-    with _LOADING:
-        from transformers import AutoTokenizer
-
-        try:
-            # explicit, because transformers would otherwise ask on the terminal
-            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except Exception as error:
-            raise ModelError(_cannot_load("tokenizer", str(folder), folder, error)) from error
-
-
-def _cannot_load(what: str, name: str, folder: Path | None, error: Exception) -> str:
-    if "trust_remote_code" in str(error):
-        return (
-            f"{name}: its {what} needs code that comes with it (auto_map), which is never run here; choose a model "
-            f"that transformers knows, such as gpt2-small or 'demo'."
-        )
-    where = "" if str(folder) == name else f" in {folder}"
-    return (
-        f"{name}: its {what}{where} cannot be loaded ({error_text(error)}); copy or download the model again, or "
-        f"choose another."
-    )
-
-
-def first_token(tokenizer: Any) -> int | None:
-    """The token in front of every window: BOS, else CLS, else EOS, else None."""
-    candidates = (tokenizer.bos_token_id, tokenizer.cls_token_id, tokenizer.eos_token_id)
-    return next((token for token in candidates if token is not None), None)
-
-
 def _load(info: ModelInfo, dtype: str, device: str) -> LoadedModel:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging
 
     config = read_json(info.folder / "config.json", f"the configuration of {info.name}")
+    # TransformerLens leaves trust_remote_code out for the weights, and transformers would then ask on the terminal
+    # whether to run code that the configuration names
+    overrides: dict[str, Any] = {"auto_map": {}} if "auto_map" in config else {}
     if device == "cpu":
         _keep_to_quota()
     with ExitStack() as after:
@@ -200,18 +187,199 @@ def _load(info: ModelInfo, dtype: str, device: str) -> LoadedModel:
                 device=device,
                 dtype=getattr(torch, dtype),
                 trust_remote_code=False,
-                # TransformerLens leaves trust_remote_code out for the weights, and transformers would then ask on the
-                # terminal whether to run code that the configuration names
-                hf_config_overrides={"auto_map": {}} if "auto_map" in config else {},
+                hf_config_overrides=overrides,
+                model_class=_CheckedWeights(
+                    info, _model_class(info.folder), device, "quantization_config" in config
+                ),
             )
             loaded = _without_hooks(bridge, info, device)
+            if len(loaded.blocks) != info.n_layers:  # layers without a block would be 0
+                raise ModelError(
+                    f"{info.name}: expected {info.n_layers} layers, as config.json says, got {len(loaded.blocks)} "
+                    f"blocks; does config.json name the layers twice? Choose another model."
+                )
             loaded.causal = _is_causal(loaded, getattr(bridge.cfg, "attention_dir", "causal"))
             loaded.last_mlp = _last_mlp(loaded)
-        except torch.cuda.OutOfMemoryError:
+        except (torch.cuda.OutOfMemoryError, ModelError):
             raise
         except Exception as error:
-            raise ModelError(_cannot_load("model", info.name, info.folder, error)) from error
+            raise ModelError(cannot_load("model", info.name, info.folder, error)) from error
     return loaded
+
+
+# ---------------------------------------------------------------------- weights that fit
+
+
+def _model_class(folder: Path) -> Any:
+    """The class of transformers that TransformerLens loads a folder's model with."""
+    from transformer_lens.model_bridge.sources import _hf_format
+    from transformer_lens.model_bridge.sources.transformers import helpers
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return helpers.get_hf_model_class_for_architecture(
+        _hf_format.determine_architecture_from_hf_config(config)
+    )
+
+
+@dataclass(frozen=True)
+class _CheckedWeights:
+    """In place of a class of transformers: its `from_pretrained`, which refuses weights that do not fit.
+
+    transformers gives random values to what the files lack and only logs it.
+    """
+
+    info: ModelInfo
+    known: Any
+    device: str
+    quantized: bool
+
+    def from_pretrained(self, folder: str, **options: Any) -> Any:
+        """The model in eval mode, all of its weights read from the files."""
+        if not self.quantized:  # its tensors have other shapes in the files
+            self._try_names_and_shapes(options)
+        model, report = self.known.from_pretrained(folder, **options, output_loading_info=True)
+        _refuse_misfit(self.info, model, report)
+        return model
+
+    def _try_names_and_shapes(self, options: dict[str, Any]) -> None:
+        """Load tensors without values first: in milliseconds and without memory, whatever sizes are asked for."""
+        import torch
+        from transformers.utils import logging
+
+        tensors = _tensors_without_values(weight_files(self.info.folder))
+        level = logging.get_verbosity()
+        logging.set_verbosity(logging.CRITICAL)
+        try:
+            with _at_most_modules(20 * len(tensors) + 1000, self.info):
+                with torch.device("meta"):
+                    made = self.known.from_config(deepcopy(options["config"]))
+                # tables that are computed and not in the files, such as sines of positions
+                n_bytes = sum(table.numel() * table.element_size() for table in made.buffers())
+                check_memory(n_bytes, self.device, f"The tables of {self.info.name} need")
+                model, report = type(made).from_pretrained(
+                    None,
+                    **options,
+                    state_dict=tensors,
+                    device_map="meta",
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
+        finally:
+            logging.set_verbosity(level)
+        _refuse_misfit(self.info, model, report)
+        _refuse_whole_numbers(self.info, model, tensors)
+
+
+def _tensors_without_values(files: Sequence[Path]) -> dict[str, Any]:
+    """{name: tensor of its shape on the meta device, of whole numbers or not}, read from the files' headers."""
+    import torch
+    from safetensors import safe_open
+
+    found: dict[str, Any] = {}
+    for path in files:
+        if path.suffix != ".safetensors":
+            _refuse_compressed(path)
+            found |= torch.load(path, map_location="meta", weights_only=True)
+            continue
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                tensor = file.get_slice(name)
+                is_whole = tensor.get_dtype().startswith(("I", "U", "BOOL"))
+                dtype = torch.int32 if is_whole else torch.float32
+                found[name] = torch.empty(tensor.get_shape(), dtype=dtype, device="meta")
+    return found
+
+
+def _refuse_compressed(path: Path) -> None:
+    """A ValueError for a file of torch's that unpacks to more than it holds; torch itself does not compress."""
+    if is_zipfile(path):
+        with ZipFile(path) as file:
+            if sum(entry.file_size for entry in file.infolist()) > path.stat().st_size:
+                raise ValueError(f"{path.name} is compressed")
+
+
+@contextmanager
+def _at_most_modules(most: int, info: ModelInfo) -> Iterator[None]:
+    """A ModelError as soon as a model with more modules is built; most have weights, so that the files bound them."""
+    from torch.nn.modules.module import register_module_module_registration_hook
+
+    n_built, own = 0, threading.get_ident()
+
+    def count(*_: Any) -> None:
+        nonlocal n_built
+        n_built += threading.get_ident() == own
+        if n_built > most:
+            raise ModelError(
+                f"{info.name}: its configuration describes a model that is much larger than its weights in "
+                f"{info.folder}; copy or download the model again."
+            )
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+# parts of names that a wrapper adds around a model, and how the weights are saved without it
+_WRAPPERS = {
+    "_orig_mod.": "torch.compile: save `model._orig_mod`",
+    "_fsdp_wrapped_module.": "FSDP: save the model's full state",
+    "module.": "DataParallel or DDP: save `model.module`",
+    "lora_": "PEFT: save `model.merge_and_unload()`",
+    "base_layer.": "PEFT: save `model.merge_and_unload()`",
+}
+
+
+def _refuse_misfit(info: ModelInfo, model: Any, report: dict[str, Any]) -> None:
+    """A ModelError where the embedding or a block lacks weights, by transformers' report on a loaded model.
+
+    A head that is missing is fine: it is not used.
+    """
+    prefix = f"{model.base_model_prefix}."
+    missing = sorted(report["missing_keys"])
+    if model.base_model is not model:
+        missing = [name for name in missing if name.startswith(prefix)]
+    missing = [name for name in missing if "pooler" not in name.split(".")]
+    others = [(name, tuple(found), tuple(needed)) for name, found, needed in report["mismatched_keys"]]
+    if not missing and not others:
+        return
+    unknown, parts = sorted(report["unexpected_keys"]), []
+    if missing:
+        parts.append(f"{len(missing)} tensors are missing ({_first_of(missing)})")
+    if unknown and missing:
+        parts.append(f"{len(unknown)} have names that the model does not know ({_first_of(unknown)})")
+    if others:
+        shapes = [f"{name} {found}, expected {needed}" for name, found, needed in sorted(others)]
+        parts.append(f"{len(others)} have another shape ({_first_of(shapes)})")
+    cause = next((how for part, how in _WRAPPERS.items() if any(part in name for name in unknown)), None)
+    advice = "The files are incomplete, or belong to another config.json; copy or download the model again"
+    if cause is not None:
+        advice = f"The names are those of {cause} instead"
+    where = "" if str(info.folder) == info.name else f" in {info.folder}"
+    raise ModelError(
+        f"{info.name}: its weights{where} do not fit its config.json: {'; '.join(parts)}. {advice}."
+    )
+
+
+def _refuse_whole_numbers(info: ModelInfo, model: Any, tensors: dict[str, Any]) -> None:
+    """A ModelError for weights that are whole numbers: quantized, but config.json does not say how."""
+    weights, prefix = dict(model.named_parameters()), f"{model.base_model_prefix}."
+    whole = [name for name, tensor in tensors.items() if not tensor.is_floating_point()]
+    whole = [name for name in whole if {name, prefix + name, name.removeprefix(prefix)} & weights.keys()]
+    if whole:
+        raise ModelError(
+            f"{info.name}: {len(whole)} of its weights are whole numbers ({_first_of(sorted(whole))}), so they are "
+            f"quantized, and config.json does not say how; choose the model with float weights."
+        )
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+# ---------------------------------------------------------------------- a model for reading
 
 
 def _without_hooks(bridge: Any, info: ModelInfo, device: str) -> LoadedModel:
@@ -350,6 +518,8 @@ def extract(
     bos: int | None,
     last_token: bool,
     progress: _progress.Count = _progress.ignore,
+    pieces: Iterable[Piece] = (),
+    keep: Callable[[Piece], None] | None = None,
 ) -> dict[int, Array]:
     """Activations of all windows, batch by batch.
 
@@ -365,6 +535,10 @@ def extract(
         The window's last token, else the mean over the window and `bos`.
     progress : function, optional
         Called with (done, total) tokens after every batch, while the model has no hooks.
+    pieces : iterable of Piece, optional
+        What an earlier call gave to `keep`, from the first one on; those that do not follow each other are ignored.
+    keep : function, optional
+        Called with each next Piece after `PIECE_SECONDS` of work, and with the last one when something is raised.
 
     Returns
     -------
@@ -380,8 +554,11 @@ def extract(
     arrays = {layer: np.zeros((len(windows), model.d_model), dtype=np.float32) for layer in layers}
     narrow = model.last_mlp is not None and last_token and layers[-1] == len(model.blocks)
 
+    def words_in(batch: Array) -> Array:
+        return np.concatenate([words_of[segment] for segment in batch])
+
     def read(batch: Array) -> None:
-        words = np.concatenate([words_of[segment] for segment in batch])
+        words = words_in(batch)
         rows = np.repeat(np.arange(len(batch)), [len(words_of[segment]) for segment in batch])
         ids = _padded([windows.segments[segment] for segment in batch], bos)
         positions = windows.stop[words] - 1 + (bos is not None)
@@ -391,30 +568,53 @@ def extract(
         for layer, values in found.items():
             arrays[layer][words] = values
 
+    def piece_of(start: int, stop: int) -> Piece:
+        words = words_in(order[start:stop])
+        return Piece(start, stop, tokens, np.stack([arrays[layer][words] for layer in layers]))
+
     # Segments of about the same length together, the longest first, as many as the time of a step allows.
     order = np.argsort(lengths, kind="stable")[::-1]
     tokens, most = int(lengths.max(initial=1)), _most_tokens(model)
-    done, total = 0, int(lengths.sum())
-    while len(order):
-        longest = int(lengths[order[0]])
-        batch = order[: max(1, min(tokens, most) // longest)]
-        if not model.causal:  # a model that looks ahead would see the padding of a shorter segment
-            batch = batch[lengths[batch] == longest]
-        started = time.monotonic()
-        try:
-            read(batch)
-        except torch.cuda.OutOfMemoryError:
-            if len(batch) == 1:
-                raise
-            torch.cuda.empty_cache()
-            most = max(1, min(tokens, most) // 2)
-            continue
-        size = len(batch) * longest
-        wished = size * STEP_SECONDS / max(time.monotonic() - started, 1e-4)
-        tokens = int(np.clip(wished, 1, 4 * max(tokens, size)))
-        order = order[len(batch) :]
-        done += int(lengths[batch].sum())
-        progress(done, total)
+    at, total = 0, int(lengths.sum())
+    for piece in pieces:
+        if not at == piece.start < piece.stop <= len(order):
+            break
+        words = words_in(order[at : piece.stop])
+        if piece.values.shape != (len(layers), len(words), model.d_model):
+            break
+        for layer, values in zip(layers, piece.values, strict=True):
+            arrays[layer][words] = values
+        at, tokens = piece.stop, piece.tokens
+    kept, kept_at = at, time.monotonic()
+    if at:
+        progress(int(lengths[order[:at]].sum()), total)
+    try:
+        while at < len(order):
+            longest = int(lengths[order[at]])
+            batch = order[at : at + max(1, min(tokens, most) // longest)]
+            if not model.causal:  # a model that looks ahead would see the padding of a shorter segment
+                batch = batch[lengths[batch] == longest]
+            started = time.monotonic()
+            try:
+                read(batch)
+            except torch.cuda.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                torch.cuda.empty_cache()
+                most = max(1, min(tokens, most) // 2)
+                continue
+            size = len(batch) * longest
+            wished = size * STEP_SECONDS / max(time.monotonic() - started, 1e-4)
+            tokens = int(np.clip(wished, 1, 4 * max(tokens, size)))
+            at += len(batch)
+            progress(int(lengths[order[:at]].sum()), total)
+            if keep and at < len(order) and time.monotonic() - kept_at >= PIECE_SECONDS:
+                keep(piece_of(kept, at))
+                kept, kept_at = at, time.monotonic()
+    except BaseException:
+        if keep and kept < at:
+            keep(piece_of(kept, at))
+        raise
     return arrays
 
 

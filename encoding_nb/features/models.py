@@ -1,4 +1,4 @@
-"""Language models by name: where their files are, how large they are, and downloads from the Hugging Face Hub.
+"""Language models by name: where their files are, their sizes and tokenizers, and downloads from the Hugging Face Hub.
 
 A name is looked up on this machine first. The Hub is asked only when that fails and there is a network, so that nothing
 waits for a network that is missing.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -32,13 +33,39 @@ SUGGESTED = (
 ).split()
 # the Hub moved its oldest models from bare names to these owners; a cache may hold either
 _OWNERS = ("openai-community", "google-bert", "FacebookAI", "distilbert")
-_TOKENIZER_FILES = "tokenizer.json tokenizer_config.json vocab* merges.txt *.model *.tiktoken".split()
+_TOKENIZER_FILES = "tokenizer.json tokenizer_config.json vocab* merges.txt *.model *.spm *.tiktoken".split()
+# tokens that may be put in front of every window
+FIRST_TOKENS = ("bos", "eos", "none")
+# the deepest models that are published have some hundred layers
+_MOST_LAYERS = 1000
+_LARGEST = 2**31 - 1  # of a configuration's sizes
+
+# transformers completes its modules while they are first used; a second thread (another panel, or a cell) would find
+# them incomplete.
+LOADING = threading.Lock()
 # seconds the Hub has to answer before this machine counts as offline
 _PATIENCE = 3.0
 
 
 class ModelError(ValueError):
     """A model that cannot be used: unknown, not on this machine, damaged, or too large for it."""
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    """The token that is read in front of every window where `first_token="bos"`.
+
+    Attributes
+    ----------
+    id : int
+    text : str
+    note : str
+        What is unusual about it; empty for a BOS that only begins a text.
+    """
+
+    id: int
+    text: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +87,8 @@ class ModelInfo:
     folder : Path or None
     centred : bool
         Whether LITcoder's processing subtracts the mean over d_model from the residual stream (LayerNorm models).
+    n_embeddings : int or None
+        Token ids that the model knows; None where the configuration does not say it.
     """
 
     name: str
@@ -71,6 +100,22 @@ class ModelInfo:
     on_this_machine: bool = False
     folder: Path | None = None
     centred: bool = True
+    n_embeddings: int | None = None
+
+    @property
+    def first_token(self) -> FirstToken | None:
+        """The token in front of every window, unless another is chosen; None without one, or without a tokenizer here.
+
+        Raises
+        ------
+        ModelError
+            As `load_tokenizer`.
+        """
+        if self.folder is None or not _has_tokenizer(self.folder):
+            return None
+        tokenizer = load_tokenizer(self.folder)
+        token = first_token(tokenizer)
+        return None if token is None else _described(tokenizer, token)
 
     @property
     def n_bytes(self) -> int | None:
@@ -338,13 +383,127 @@ def files_problem(info: ModelInfo) -> str | None:
         reason = offline_reason()
         return None if reason is None else _not_here(f"{info.name}'s weights are", reason)
     # without a tokenizer's files transformers makes a tokenizer that knows no token
-    if any(path.is_file() for pattern in _TOKENIZER_FILES for path in info.folder.glob(pattern)):
+    if not _has_tokenizer(info.folder):
+        return (
+            f"{info.name}: expected a tokenizer's files (such as tokenizer.json) in {info.folder}, got none; save the "
+            f"tokenizer there too (`tokenizer.save_pretrained(folder)`)."
+        )
+    token, text = _largest_token(_stamps([info.folder / "tokenizer.json"]))
+    return token_problem(info.name, token, text, info.n_embeddings)
+
+
+def token_problem(name: str, token: int, text: str, n_embeddings: int | None) -> str | None:
+    """One sentence on a token id for which the embedding has no row; None where it has, or where that is unknown."""
+    if n_embeddings is None or token < n_embeddings:
         return None
     return (
-        f"{info.name}: expected a tokenizer's files (such as tokenizer.json) in {info.folder}, got none; save the "
-        f"tokenizer there too (`tokenizer.save_pretrained(folder)`)."
+        f"{name}: its tokenizer has a token that the model does not know: {shorten(repr(text), 40)} has id {token}, "
+        f"and the embedding has {n_embeddings} rows (ids 0 to {n_embeddings - 1}). Tokens were added without a larger "
+        f"embedding, or the tokenizer belongs to another model; save the model's own tokenizer there."
     )
 
+
+# ---------------------------------------------------------------------- tokenizers
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, kept in memory until one of its files changes.
+
+    Raises
+    ------
+    ModelError
+        Its files are damaged, or it needs code that comes with it, which is never run.
+    """
+    folder = Path(folder)
+    files = {path for pattern in ("*.json", "*.jinja", *_TOKENIZER_FILES) for path in folder.glob(pattern)}
+    return _load_tokenizer(folder, _stamps(sorted(files)))
+
+
+@lru_cache(maxsize=8)
+def _load_tokenizer(folder: Path, stamps: tuple[Stamp, ...]) -> Any:
+    with LOADING:
+        from transformers import AutoTokenizer
+
+        try:
+            # explicit, because transformers would otherwise ask on the terminal
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except Exception as error:
+            raise ModelError(cannot_load("tokenizer", str(folder), folder, error)) from error
+
+
+def cannot_load(what: str, name: str, folder: Path | None, error: Exception) -> str:
+    """A sentence on a model or tokenizer that transformers cannot load."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"{name}: its {what} needs code that comes with it (auto_map), which is never run here; choose a model "
+            f"that transformers knows, such as gpt2-small or 'demo'."
+        )
+    where = "" if str(folder) == name else f" in {folder}"
+    return (
+        f"{name}: its {what}{where} cannot be loaded ({error_text(error)}); copy or download the model again, or "
+        f"choose another."
+    )
+
+
+def first_token(tokenizer: Any, choice: str = "bos") -> int | None:
+    """The id of the token in front of every window.
+
+    Parameters
+    ----------
+    tokenizer : from `load_tokenizer`
+    choice : one of `FIRST_TOKENS`
+        "bos": BOS, else CLS, else EOS, else None. "eos": EOS, or None. "none": None.
+    """
+    names = {"bos": ("bos", "cls", "eos"), "eos": ("eos",), "none": ()}[choice]
+    candidates = (getattr(tokenizer, f"{name}_token_id") for name in names)
+    return next((token for token in candidates if token is not None), None)
+
+
+def _described(tokenizer: Any, token: int) -> FirstToken:
+    """A first token with its text, and a note where it is an EOS or a marker of a chat."""
+    text, notes = str(tokenizer.convert_ids_to_tokens(token)), []
+    if token not in (tokenizer.bos_token_id, tokenizer.cls_token_id):
+        notes.append(
+            "The tokenizer has no BOS, so the token that ends a text (EOS) is read in front of every window."
+        )
+    # a template writes the markers of turns several times, and a BOS that only begins a text once or as a variable
+    if str(getattr(tokenizer, "chat_template", None) or "").count(text) > 1:
+        notes.append(
+            f"{text} is a marker of turns in this model's chats, not the beginning of a plain text; first_token='none' "
+            f"reads windows without it."
+        )
+    return FirstToken(token, text, " ".join(notes))
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any(path.is_file() for pattern in _TOKENIZER_FILES for path in folder.glob(pattern))
+
+
+@lru_cache(maxsize=64)
+def _largest_token(stamps: tuple[Stamp, ...]) -> tuple[int, str]:
+    """(id, text) of the largest token that text can give, read from tokenizer.json; (-1, "") without that file.
+
+    Special tokens (padding, images) do not count: published models have some without a row (Gemma 3), and text does not
+    give them.
+    """
+    if not stamps:
+        return -1, ""
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        # a damaged file is reported when it is loaded
+        tokenizer = json.loads(Path(stamps[0][0]).read_text(encoding="utf-8"))
+        vocabulary, added = tokenizer["model"]["vocab"], tokenizer.get("added_tokens") or []
+        if isinstance(vocabulary, list):  # Unigram: (piece, score), by id
+            vocabulary = {str(piece): i for i, (piece, _) in enumerate(vocabulary)}
+        special = {entry["id"] for entry in added if entry.get("special")}
+        found = {text: token for text, token in vocabulary.items() if token not in special}
+        found |= {entry["content"]: entry["id"] for entry in added if not entry.get("special")}
+        if found:
+            text = max(found, key=found.__getitem__)
+            return int(found[text]), text
+    return -1, ""
+
+
+# ---------------------------------------------------------------------- identity
 
 # Path, size, and what changes when a file does: times of writing and of any change, and its number on the disk. The
 # time of writing alone can be set back (by a copy that keeps times, for example); the time of any change cannot.
@@ -352,9 +511,12 @@ Stamp = tuple[str, int, int, int, int]
 
 
 def stamps_of(folder: Path) -> tuple[Stamp, ...]:
-    """Stamps of a model's files, which stay the same until a file is written to."""
-    files = [file.absolute() for file in (folder / "config.json", *weight_files(folder))]
-    found = [(file, file.stat()) for file in files]
+    """Stamps of a model's configuration and weights, which stay the same until a file is written to."""
+    return _stamps([folder / "config.json", *weight_files(folder)])
+
+
+def _stamps(files: Sequence[Path]) -> tuple[Stamp, ...]:
+    found = [(file.absolute(), file.stat()) for file in files if file.is_file()]
     return tuple((str(f), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for f, s in found)
 
 
@@ -412,6 +574,13 @@ def _info(name: str, folder: Path, stamps: tuple[Stamp, ...]) -> ModelInfo:
             f"{name}: encoder-decoder models have no single stream of layers; choose a decoder or encoder."
         )
     n_layers, d_model = _first(text, _N_LAYERS), _first(text, _D_MODEL)
+    # each layer is built, whether there are weights for it or not
+    for key, value in text.items():
+        if re.search("layers?$", key) and _is_size(value) and value > _MOST_LAYERS:
+            raise ModelError(
+                f"{name}: expected at most {_MOST_LAYERS:,} layers in {folder / 'config.json'}, got "
+                f"{shorten(str(value), 20)} ({key}); copy or download the model again."
+            )
     if n_layers is None or d_model is None:
         raise ModelError(
             f"{name}: expected layers and a width in {folder / 'config.json'}, got none; is it a language model?"
@@ -427,12 +596,16 @@ def _info(name: str, folder: Path, stamps: tuple[Stamp, ...]) -> ModelInfo:
         on_this_machine=bool(weight_files(folder)),
         folder=folder,
         centred=not any(key in text for key in _RMS_NORM) and "mamba" not in str(config.get("model_type")),
+        n_embeddings=_first(text, ("vocab_size",)),
     )
 
 
 def _first(config: Mapping[str, Any], names: Sequence[str]) -> int | None:
-    found = (config.get(name) for name in names)
-    return next((n for n in found if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
+    return next((n for n in map(config.get, names) if _is_size(n) and n <= _LARGEST), None)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _context_length(config: Mapping[str, Any]) -> int | None:

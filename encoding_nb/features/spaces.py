@@ -228,10 +228,10 @@ def joined_features(
     parts: dict[str, Array] = {}
     from_progress: list[ValueError] = []
 
-    def report(done: int, total: int) -> None:
+    def report(done: float, total: float) -> None:
         try:
             if progress is not None:
-                progress(100 * len(parts) + 100 * done // max(total, 1), 100 * len(specs))
+                progress(100 * len(parts) + 100 * done / max(total, 1), 100 * len(specs))
         except ValueError as error:
             from_progress.append(error)
             raise

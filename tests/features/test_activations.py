@@ -155,7 +155,7 @@ def reference(model, ids):
 def test_every_word_gets_the_residual_of_its_own_window(families, tmp_path, family, context_type):
     folder, model = families[family]
     windows = context_windows(
-        WORDS, language_model.load_tokenizer(Path(folder)), lookback=6, context_type=context_type, stride=5
+        WORDS, models.load_tokenizer(Path(folder)), lookback=6, context_type=context_type, stride=5
     )
     last, mean = (
         np.stack([pool(reference(model, [0, *windows.ids(i)])) for i in range(len(WORDS))], axis=1)
@@ -200,7 +200,7 @@ def test_the_last_layer_is_the_stream_before_the_final_norm(families):
         lambda module, given: seen.append(given[0][0, -1].numpy())
     )
     windows = context_windows(
-        WORDS, language_model.load_tokenizer(Path(folder)), lookback=8, context_type="fullcontext"
+        WORDS, models.load_tokenizer(Path(folder)), lookback=8, context_type="fullcontext"
     )
     with torch.no_grad():
         for i in range(len(WORDS)):
@@ -259,7 +259,7 @@ def test_batches_do_not_change_what_comes_out(families, monkeypatch):
     folder, _ = families["llama"]
     model = language_model.load_model(model_info(folder))
     windows = context_windows(
-        WORDS * 3, language_model.load_tokenizer(Path(folder)), lookback=7, context_type="fullcontext"
+        WORDS * 3, models.load_tokenizer(Path(folder)), lookback=7, context_type="fullcontext"
     )
 
     def run(most):
@@ -290,7 +290,7 @@ def test_a_gpu_that_is_too_small_gets_smaller_batches(families, monkeypatch):
     folder, _ = families["llama"]
     model = language_model.load_model(model_info(folder))
     windows = context_windows(
-        WORDS * 3, language_model.load_tokenizer(Path(folder)), lookback=7, context_type="fullcontext"
+        WORDS * 3, models.load_tokenizer(Path(folder)), lookback=7, context_type="fullcontext"
     )
 
     whole, sizes = language_model._pass, []
@@ -312,7 +312,7 @@ def test_a_gpu_that_is_too_small_gets_smaller_batches(families, monkeypatch):
 
 def test_a_tokenizer_without_any_first_token(families):
     folder, model = families["neox"]
-    tokenizer = language_model.load_tokenizer(Path(folder))
+    tokenizer = models.load_tokenizer(Path(folder))
     windows = context_windows(WORDS, tokenizer, lookback=6, context_type="halfcontext")
     loaded = language_model.load_model(model_info(folder))
     for last_token, pool in ((True, lambda s: s[:, -1]), (False, lambda s: s.mean(axis=1))):
@@ -327,10 +327,10 @@ def test_the_first_token_is_bos_or_what_takes_its_place():
         bos_token_id = cls_token_id = eos_token_id = None
 
     tokenizer = Tokenizer()
-    assert language_model.first_token(tokenizer) is None
+    assert models.first_token(tokenizer) is None
     for name, token in (("eos_token_id", 7), ("cls_token_id", 0), ("bos_token_id", 3)):
         setattr(tokenizer, name, token)
-        assert language_model.first_token(tokenizer) == token
+        assert models.first_token(tokenizer) == token
 
 
 def test_numbers_that_are_not_finite_are_refused_and_not_kept(tmp_path, monkeypatch):
@@ -360,7 +360,7 @@ def test_words_without_a_stored_window_are_counted():
 
 def test_token_embeddings_are_the_mean_of_a_words_own_rows(families):
     folder, model = families["opt"]
-    tokenizer = language_model.load_tokenizer(Path(folder))
+    tokenizer = models.load_tokenizer(Path(folder))
     table = model.get_input_embeddings().weight.detach().numpy()
     words = ["the", "", "exceptions", "zyzzyva", "new york"]
     found = token_embeddings(words, folder)
@@ -382,23 +382,34 @@ def test_litcoder_processing_centres_layer_norm_models_only(families):
 # ---------------------------------------------------------------------- progress, cancelling and refusals
 
 
+def pieces_in(folder):
+    """The files of a cache with the finished parts of stories, {file: (start, stop)}."""
+    found = {}
+    for path in folder.rglob("array.zip"):
+        with zipfile.ZipFile(path) as file:
+            header = json.loads(file.read("header.json"))
+        if "piece" in header:
+            found[path] = tuple(header["piece"][:2])
+    return found
+
+
 def state(folder):
-    """What a cancelled extraction must leave as it found it: files, threads, torch's settings, the model's hooks."""
+    """What a cancelled extraction must leave as it found it: entries, threads, torch's settings, the model's hooks."""
     import torch
 
     model = language_model.load_model(model_info("demo"))
     hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.model.modules())
     return {
-        "files": sorted(path for path in folder.rglob("*") if path.is_file()),
+        "files": sorted({path for path in folder.rglob("*") if path.is_file()} - pieces_in(folder).keys()),
         "threads": set(threading.enumerate()),
         "hooks": hooks,
         "torch": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.get_num_threads()),
-        "locked": (model.lock.locked(), language_model._LOADING.locked()),
+        "locked": (model.lock.locked(), models.LOADING.locked()),
     }
 
 
 @pytest.mark.parametrize("last_token", [True, False])
-def test_cancelled_at_every_call_leaves_nothing_and_the_next_call_gives_the_same(
+def test_cancelled_at_every_call_leaves_no_half_entry_and_the_next_call_gives_the_same(
     tmp_path, monkeypatch, last_token
 ):
     # one window a batch: batches that grow with the machine's speed change the last digits
@@ -428,6 +439,10 @@ def test_cancelled_at_every_call_leaves_nothing_and_the_next_call_gives_the_same
             layer_activations(second, spec, layer_idx=2, memory=tmp_path, progress=cancel_at(number, seen))
         assert seen == calls[:number]
         assert state(tmp_path) == before
+        kept = pieces_in(tmp_path)
+        assert list(kept.values()) == ([(0, number - 1)] if number > 1 else []), "one window a batch"
+        for path in kept:
+            path.unlink()
         assert is_cached(first, spec, 2, tmp_path) and not is_cached(second, spec, 2, tmp_path)
         assert layer_activations(second, spec, layer_idx=2).tobytes() == expected.tobytes()
     found = layer_activations(second, spec, layer_idx=2, memory=tmp_path)

@@ -46,6 +46,7 @@ UNUSUAL = Settings(
     model_name=str(TINY_MODEL),
     layer_idx=3,
     last_token=False,
+    first_token="none",
     lookback=17,
     context_type="strided",
     stride=5,

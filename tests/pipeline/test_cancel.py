@@ -1,4 +1,7 @@
-"""Cancelled at every call of a run's progress: nothing is left behind, and the next run is right."""
+"""Cancelled at every call of a run's progress: nothing half-done is left behind, and the next run is right.
+
+Only activations leave something: the finished part of a story, in whole files of its own, which the next run takes up.
+"""
 
 import gc
 import os
@@ -15,6 +18,8 @@ from joblib import Memory
 from threadpoolctl import threadpool_info
 
 from encoding_nb import Cancelled, layer_activations
+from encoding_nb.features import cache_info
+from encoding_nb.features.activations import activations_cached
 from encoding_nb.pipeline import plan_run, run
 from encoding_nb.settings import Settings
 
@@ -87,7 +92,7 @@ def test_what_progress_raises_comes_out_as_it_is(assembly, error):  # noqa: F811
     assert caught.value is raised
 
 
-def test_an_extraction_cancelled_at_any_step_leaves_no_half_written_entry(demo, tmp_path):
+def test_an_extraction_cancelled_at_any_step_keeps_what_is_finished_and_no_half_written_entry(demo, tmp_path):
     name = next(iter(demo.stories))
     words = demo.stories[name].words.text[:60]
     spec = Settings(lookback=4).feature_specs["language_model"].activation
@@ -100,12 +105,18 @@ def test_an_extraction_cancelled_at_any_step_leaves_no_half_written_entry(demo, 
             layer_activations(words, spec, layer_idx=2, memory=memory, progress=progress)
         except Cancelled:
             assert len(calls) == number and held() == before
-            left = [path for path in Path(tmp_path / f"stopped{number}").rglob("*") if path.is_file()]
-            assert {path.name for path in left} <= {".gitignore"}  # with which joblib marks its folder
+            folder = Path(tmp_path / f"stopped{number}")
+            left = [path for path in folder.rglob("*") if path.is_file() and path.name != ".gitignore"]
+            # the first call comes before anything is read
+            assert [path.name for path in left] == (["array.zip"] if number > 1 else [])
+            assert cache_info(folder).by_model.keys() <= {"unfinished"} and not activations_cached(
+                words, spec, 2, memory
+            )
         else:
             break  # there were fewer calls: batches go by time
         again = layer_activations(words, spec, layer_idx=2, memory=memory)
         np.testing.assert_allclose(again, expected, rtol=1e-3, atol=1e-3)
+        assert "unfinished" not in cache_info(memory).by_model
     assert number > 2
 
 
