@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import shutil
 import tempfile
 import threading
 import warnings
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,9 @@ def _make_viewer(folder: Path, values: Array, surface: Surface, title: str, look
             data = cortex.Volume(volume, surface.subject, surface.transform, **look)
         drawn = cortex.db.get_paths(surface.subject)["surfs"]
         shapes = tuple(shape for shape in ("inflated",) if shape in drawn)
-        cortex.webgl.make_static(str(folder), {title: data}, title=title, types=shapes)
+        # pycortex writes the title into the page, and the name of the map into a script, as they are
+        name = re.sub(r"[<>&\"'\\\s]+", " ", title).strip() or "map"
+        cortex.webgl.make_static(str(folder), {name: data}, title=escape(title), types=shapes)
 
 
 @dataclass(frozen=True)

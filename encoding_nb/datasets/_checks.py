@@ -6,15 +6,23 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-POINTER_BYTES = 400  # a git-annex pointer is one path; no data file of these sets is so small
-Stamp = tuple[int, int]
+POINTER_BYTES = 400  # a git-annex pointer is one path, one of Git LFS three lines; no data file is so small
+Stamp = tuple[int, int, int]
 
 
 def is_downloaded(path: Path) -> bool:
-    """Whether a path is a file with content: not missing, not a link to a missing file, not a git-annex pointer."""
-    if not path.is_file():
-        return False
-    return path.stat().st_size > POINTER_BYTES or b"annex/objects/" not in path.read_bytes()
+    """Whether a path is a file with content: not missing, not a link to a missing file, not a pointer."""
+    return path.is_file() and not pointer_kind(path)
+
+
+def pointer_kind(path: Path) -> str:
+    """What keeps the content of a file in another place, "git-annex" or "Git LFS"; empty for a file with content."""
+    if path.stat().st_size > POINTER_BYTES:
+        return ""
+    content = path.read_bytes()
+    if content.startswith(b"version https://git-lfs"):
+        return "Git LFS"
+    return "git-annex" if b"annex/objects/" in content else ""
 
 
 def check_downloaded(path: Path, *, how: str) -> None:
@@ -22,7 +30,9 @@ def check_downloaded(path: Path, *, how: str) -> None:
     if is_downloaded(path):
         return
     if path.is_file():
-        problem = "is only a git-annex pointer: its content was not downloaded"
+        kind = pointer_kind(path)
+        problem = f"is only a {kind} pointer: its content was not downloaded"
+        how = f"run `git lfs pull` in the repository, or {how}" if kind == "Git LFS" else how
     elif path.is_symlink() and not path.exists():
         problem = "is a link to a missing file: its content was not downloaded"
     else:
@@ -31,9 +41,9 @@ def check_downloaded(path: Path, *, how: str) -> None:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """Size and time of the last change, for `check_unchanged`."""
+    """Size, time of the last change and inode, which another file of this name does not have; for `check_unchanged`."""
     status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def check_unchanged(path: Path, stamp: Stamp) -> None:

@@ -184,19 +184,19 @@ def _version(file: h5py.File, source: Path) -> int | None:
 
 
 def _read(file: h5py.File, source: Path) -> Assembly:
-    meta = json.loads(_stored(file, "meta")[:].tobytes())
+    meta = json.loads(stored_here(file, "meta")[:].tobytes())
 
     def unpack(value: Any) -> Any:
         if isinstance(value, dict):
             if _ARRAY in value:
-                return _stored(file, f"arrays/{value[_ARRAY]}")[()]
+                return stored_here(file, f"arrays/{value[_ARRAY]}")[()]
             return {key: unpack(item) for key, item in value.items()}
         return [unpack(item) for item in value] if isinstance(value, list) else value
 
     stamp = stamp_of(source)
 
     def lazy(name: str) -> LazyArray:
-        stored = _stored(file, name)
+        stored = stored_here(file, name)
         return LazyArray(stored.shape, stored.dtype, partial(_read_rows, source, stamp, name))
 
     stories = {}
@@ -223,11 +223,11 @@ def _read(file: h5py.File, source: Path) -> Assembly:
     )
 
 
-def _stored(file: h5py.File, name: str) -> h5py.Dataset:
-    """A data set whose values are in this file, and as many as its bytes can hold."""
+def stored_here(file: h5py.File, name: str, *, sparse: bool = False) -> h5py.Dataset:
+    """A data set whose values are in this file, and, but for `sparse` ones, as many as its bytes can hold."""
     stored = file[name]
     elsewhere = stored.external or stored.is_virtual or stored.file.filename != file.filename
-    if elsewhere or stored.nbytes > _MOST_FOR_A_BYTE * stored.id.get_storage_size():
+    if elsewhere or not (sparse or stored.nbytes <= _MOST_FOR_A_BYTE * stored.id.get_storage_size()):
         raise ValueError(f"the values of {name} are not in the file")
     return stored
 

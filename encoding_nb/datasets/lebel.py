@@ -23,8 +23,8 @@ import numpy as np
 from .. import _progress
 from .._validation import check_choice
 from ..assembly import Array, Assembly, LazyArray, Story, Surface, check_words_in_run
-from ._checks import check_downloaded, chosen, is_downloaded
-from .hdf5 import opened
+from ._checks import Stamp, check_downloaded, check_unchanged, chosen, is_downloaded, stamp_of
+from .hdf5 import opened, stored_here
 from .marks import BAD_WORDS
 from .textgrid import read_textgrid
 
@@ -202,14 +202,19 @@ def _lazy(path: Path, name: str, n_axes: int, nan: str) -> LazyArray:
         # anything may have this name; only a data set has a type and a shape
         kind, shape = getattr(stored, "dtype", np.dtype(object)).kind, getattr(stored, "shape", None) or ()
         found = ", ".join(f"{key} {getattr(item, 'shape', '')}" for key, item in file.items()) or "nothing"
+        if kind == "f":
+            stored_here(file, name, sparse=True)  # rows are read a few at a time
     if kind != "f" or len(shape) != n_axes or 0 in shape:
         raise ValueError(f"{path}: expected numbers {name!r} with {n_axes} axes, got {found}.")
     reported = [0]  # the most voxels with NaN that a warning has named
-    return LazyArray(shape, np.float32, partial(_read_rows, path, name, nan, reported))
+    return LazyArray(shape, np.float32, partial(_read_rows, path, stamp_of(path), name, nan, reported))
 
 
-def _read_rows(path: Path, name: str, nan: str, reported: list[int], key: tuple[int | slice, ...]) -> Array:
+def _read_rows(
+    path: Path, stamp: Stamp, name: str, nan: str, reported: list[int], key: tuple[int | slice, ...]
+) -> Array:
     """Values as float32. NaN become 0; a warning says so, and again only when more voxels turn out to have some."""
+    check_unchanged(path, stamp)
     with opened(path, ADVICE) as file:
         values = np.asarray(file[name].astype(np.float32)[key])
     missing = np.isnan(values)

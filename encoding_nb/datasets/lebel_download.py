@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,12 +20,26 @@ from xml.etree import ElementTree
 
 from .._validation import as_path, check_choice
 from ._checks import chosen, is_downloaded
-from ._download import TIMEOUT, FetchProgress, Meter, RemoteFile, download_file, part_bytes, remote_file
+from ._download import (
+    BLOCK_BYTES,
+    TIMEOUT,
+    FetchProgress,
+    Meter,
+    RemoteFile,
+    download_file,
+    part_bytes,
+    remote_file,
+)
 from .lebel import LITCODER_STORIES, STORY_LISTS, SUBJECTS, story_list
 
 BUCKET = "https://s3.amazonaws.com/openneuro.org"  # path of a file: BUCKET/ds003020/<path>
 KEYS = "https://raw.githubusercontent.com/OpenNeuroDatasets/ds003020/HEAD"  # KEYS/<path>: its annex pointer
 DATASET = "ds003020"
+MOST_ANSWERED, LONGEST_ANSWER = (
+    2**24,
+    120.0,
+)  # bytes and seconds of a listing or a pointer; real ones have 0.5 MB
+MOST_PAGES = 1000  # of a listing, of 1,000 files each
 _SPACE_LEFT = 2**28  # bytes that a download leaves free on the disk
 
 _log = logging.getLogger(__name__)
@@ -118,7 +133,7 @@ def fetch_lebel(
         if surfaces:
             paths += _listing(session, base, f"derivative/pycortex-db/{subject}/")
         with ThreadPoolExecutor(8) as pool:
-            answers = pool.map(lambda path: _get(session, f"{keys}/{quote(path)}").content, paths)
+            answers = pool.map(lambda path: _get(session, f"{keys}/{quote(path)}"), paths)
             files = tuple(map(remote_file, paths, answers))
     # a file was verified before it got its name, so its size is enough
     whole = {
@@ -137,26 +152,34 @@ def fetch_lebel(
 # ---------------------------------------------------------------------- what to download
 
 
-def _get(session: Any, url: str, **options: Any) -> Any:
-    """A small response; an OSError without a connection or where the server refuses."""
+def _get(session: Any, url: str, **options: Any) -> bytes:
+    """A small answer; an OSError without a connection, where the server refuses, or where it does not stop."""
     import requests
 
+    started, content = time.monotonic(), bytearray()
     try:
-        response = session.get(url, timeout=TIMEOUT, **options)
-    except (requests.ConnectionError, requests.Timeout) as error:
+        with session.get(url, timeout=TIMEOUT, stream=True, **options) as response:
+            response.raise_for_status()
+            for block in response.iter_content(BLOCK_BYTES):
+                content += block
+                if len(content) > MOST_ANSWERED or time.monotonic() - started > LONGEST_ANSWER:
+                    raise OSError(
+                        f"{url}: expected a small answer, got {len(content):,} bytes in "
+                        f"{time.monotonic() - started:.0f} s and no end; is this the right server?"
+                    )
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise OSError(
             f"{url} could not be reached ({type(error).__name__}); check the network, then run it again to continue."
         ) from error
-    response.raise_for_status()
-    return response
+    return bytes(content)
 
 
 def _listing(session: Any, base_url: str, prefix: str) -> list[str]:
     """Paths in the data set that begin with `prefix`, by the bucket's own listing (S3 ListObjectsV2)."""
     paths: list[str] = []
     query = {"list-type": "2", "prefix": f"{DATASET}/{prefix}"}
-    while True:
-        content = _get(session, base_url, params=query).content
+    for _ in range(MOST_PAGES):
+        content = _get(session, base_url, params=query)
         try:
             root = ElementTree.fromstring(content)
         except ElementTree.ParseError as error:
@@ -173,8 +196,9 @@ def _listing(session: Any, base_url: str, prefix: str) -> list[str]:
             return paths
         token = root.findtext("{*}NextContinuationToken") or ""
         if not new or token == query.get("continuation-token"):
-            raise OSError(f"{base_url}: the listing of {prefix} does not end.")
+            break
         query["continuation-token"] = token
+    raise OSError(f"{base_url}: the listing of {prefix} does not end.")
 
 
 # ---------------------------------------------------------------------- the download

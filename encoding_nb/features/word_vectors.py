@@ -6,9 +6,10 @@ Text or binary, gzipped or not. gensim's `.kv` and `.model` files are pickles an
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -20,27 +21,69 @@ Array = np.ndarray
 def read_word_vectors(path: str | Path, words: Iterable[str]) -> dict[str, Array]:
     """The vectors of `words` in a file, {word: (width,) float32}; words that are not in it are left out.
 
-    A word that is not in the file is looked for in lower case too.
+    A word that is not in the file is looked for in lower case too. Of a word that is there twice, the first counts.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        No such file; not a file of word vectors, with the line that cannot be read; a file that is cut off.
+        No such file; not a file of word vectors, with the line that cannot be read; a file that is cut off or damaged.
     TypeError
         `path` is not a path.
     """
     path = check_file(as_path(path, "read_word_vectors"))
     wanted = {form for word in words for form in (word, word.lower())}
-    with _opened(path) as file:
-        first = file.readline()
-        if first.startswith(b"\x80"):
-            raise ValueError(
-                f"{path} is a pickle, which is not opened because it could run any code; write the vectors with "
-                f"gensim's save_word2vec_format and give that file."
-            )
-        read = _read_binary if path.suffixes and ".bin" in path.suffixes else _read_text
-        found = dict(read(file, first, wanted, path))
+    found: dict[str, Array] = {}
+    try:
+        with _opened(path) as file:
+            first = _line(file, path, 1)
+            for start, problem in _OTHER_KINDS.items():
+                if first.startswith(start):
+                    raise ValueError(f"{path} is {problem}.")
+            read = _read_binary if _is_binary(file, first, path) else _read_text
+            for word, vector in read(file, first, wanted, path):
+                found.setdefault(word, vector)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the gzip file is cut off or damaged ({error}); copy it again.") from error
     return {word: found[form] for word in words if (form := word if word in found else word.lower()) in found}
+
+
+# what a file of another kind begins with, and what to do with it
+_OTHER_KINDS = {
+    b"\x80": "a pickle, which is not opened because it could run any code; write the vectors with gensim's "
+    "save_word2vec_format and give that file",
+    b"\xba\x16\x4f\x2f": "a model of fastText (.bin); download its vectors as text (.vec), or write them with gensim's "
+    "save_word2vec_format",
+    b"\x89HDF": "an HDF5 file, such as english1000sm.hf5 of the Huth lab; write its words and vectors as text, a word "
+    "and its numbers in each line",
+    b"PK\x03\x04": "a zip archive; unzip it and give the file in it",
+    b"version https://git-lfs": "only a Git LFS pointer: its content was not downloaded; run `git lfs pull` in the "
+    "repository",
+}
+_MOST_IN_LINE = 2**22  # bytes; a line of 4,096 numbers has 60 thousand
+_MOST_COLUMNS = 2**16
+
+
+def _line(file: IO[bytes], path: Path, number: int) -> bytes:
+    """The next line; empty at the end of the file."""
+    line = file.readline(_MOST_IN_LINE + 1)
+    if len(line) > _MOST_IN_LINE:
+        raise ValueError(
+            f"{path}, line {number}: expected a word and its numbers, got more than {_MOST_IN_LINE:,} bytes without an "
+            f"end of the line; is this a file of word vectors?"
+        )
+    return line
+
+
+def _is_binary(file: Any, first: bytes, path: Path) -> bool:
+    """Whether vectors are stored as bytes: by the file's name, or by the bytes after the first word."""
+    if ".bin" in path.suffixes:
+        return True
+    counts, (_, _, numbers) = _counts(first), file.peek(512).lstrip(b"\n").partition(b" ")
+    if counts is None:
+        return False
+    numbers = numbers[: 4 * counts[1]]
+    # text has no control characters; letters beyond ASCII only in the word of the next line
+    return any(b < 9 or 13 < b < 32 for b in numbers) or any(b > 126 for b in numbers.partition(b"\n")[0])
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -52,17 +95,22 @@ def _opened(path: Path) -> IO[bytes]:
 def _counts(line: bytes) -> tuple[int, int] | None:
     """(n_words, width) of a first line that holds these two numbers and nothing else."""
     parts = line.split()
-    return (int(parts[0]), int(parts[1])) if len(parts) == 2 and all(p.isdigit() for p in parts) else None
+    if len(parts) != 2 or not all(part.isdigit() and len(part) < 12 for part in parts):
+        return None
+    return int(parts[0]), int(parts[1])
 
 
 def _read_text(file: IO[bytes], first: bytes, wanted: set[str], path: Path) -> Iterator[tuple[str, Array]]:
     counts = _counts(first)
     width = counts[1] if counts else len(first.split()) - 1
-    lines = file if counts else (line for part in ([first], file) for line in part)
-    number = 1
-    for number, line in enumerate(lines, start=2 if counts else 1):
+    if width > _MOST_COLUMNS:
+        raise ValueError(f"{path}, line 1: expected at most {_MOST_COLUMNS:,} columns, got {width:,}.")
+    number = 1 if counts else 0
+    line = b"" if counts else first
+    while line := line or _line(file, path, number + 1):
+        number += 1
         # a word may hold blanks, so the numbers are counted from the end
-        word, *numbers = line.decode("utf-8", errors="replace").rstrip().rsplit(" ", width)
+        word, *numbers = line.decode("utf-8", errors="replace").replace("\t", " ").rstrip().rsplit(" ", width)
         if word in wanted or len(numbers) != width or width < 2:
             try:
                 vector = np.array(numbers, dtype=np.float32).reshape(max(width, 2))
@@ -72,6 +120,7 @@ def _read_text(file: IO[bytes], first: bytes, wanted: set[str], path: Path) -> I
                     f"is this a word2vec or GloVe text file?"
                 ) from error
             yield word, vector
+        line = b""
     if counts and number - 1 < counts[0]:
         raise ValueError(
             f"{path}: expected {counts[0]} vectors, as its first line says, but the file ends after {number - 1}; it "
@@ -84,6 +133,8 @@ def _read_binary(file: IO[bytes], first: bytes, wanted: set[str], path: Path) ->
     if counts is None:
         raise ValueError(f"{path}, line 1: expected the numbers of words and columns, got {first[:40]!r}.")
     n_words, width = counts
+    if width > _MOST_COLUMNS:
+        raise ValueError(f"{path}, line 1: expected at most {_MOST_COLUMNS:,} columns, got {width:,}.")
     for i in range(n_words):
         word = _until_blank(file).lstrip(b"\n").decode("utf-8", errors="replace")
         raw = file.read(4 * width)
@@ -95,6 +146,6 @@ def _read_binary(file: IO[bytes], first: bytes, wanted: set[str], path: Path) ->
 
 def _until_blank(file: IO[bytes]) -> bytes:
     read = bytearray()
-    while (byte := file.read(1)) not in (b" ", b""):
+    while (byte := file.read(1)) not in (b" ", b"") and len(read) < _MOST_IN_LINE:
         read += byte
     return bytes(read)
