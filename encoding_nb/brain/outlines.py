@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Array = np.ndarray
 Extent = tuple[float, ...]  # left, right, bottom, top
 
+MOST_TRANSFORM, MOST_PATH = 10_000, 3_000_000  # characters; S1's longest path has 75 thousand
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PIECES = 12  # straight pieces per curve
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -115,10 +116,14 @@ def polylines(data: str) -> list[tuple[Array, bool]]:
     """
     from fontTools.svgLib.path import parse_path
 
+    if len(data) > MOST_PATH:
+        raise ValueError(f"a path of {len(data):,} characters, where at most {MOST_PATH:,} are read")
     if unknown := re.findall(r"[^MmZzLlHhVvCcSsQqTtAaEe\d\s.,+-]", data):  # fontTools would skip these
         raise ValueError(f"unknown character {unknown[0]!r} in the path")
     pen = _Pen()
     parse_path(re.sub(r"(?<=\d)\.(?!\d)", "", data), pen)  # fontTools would read 6.e-5 as two numbers
+    if not all(np.isfinite(points).all() for points in pen.lines):
+        raise ValueError("a number that is too large")
     lines = zip(map(np.array, pen.lines), pen.closed, strict=True)
     return [(points, closed) for points, closed in lines if len(points) > 1]
 
@@ -127,11 +132,15 @@ def transform_matrix(text: str) -> Array:
     """The 3 by 3 matrix of an SVG `transform` attribute."""
     from matplotlib.transforms import Affine2D
 
-    total: Any = Affine2D()
+    if len(text) > MOST_TRANSFORM:
+        raise ValueError(
+            f"a transform of {len(text):,} characters, where at most {MOST_TRANSFORM:,} are read"
+        )
+    total = np.eye(3)
     for kind, inner in re.findall(r"(\w+)\s*\(([^)]*)\)", text):
         n = [float(value) for value in re.findall(_NUMBER, inner)]
         if kind == "matrix":
-            step = Affine2D.from_values(*n)
+            step: Any = Affine2D.from_values(*n)
         elif kind == "translate":
             step = Affine2D().translate(n[0], n[1] if len(n) > 1 else 0)
         elif kind == "scale":
@@ -141,8 +150,8 @@ def transform_matrix(text: str) -> Array:
             step = Affine2D().rotate_deg_around(x, y, n[0])
         else:
             raise ValueError(f"transform {kind!r} is not supported")
-        total = step + total
-    return total.get_matrix()
+        total = total @ step.get_matrix()
+    return total
 
 
 def read_drawing(svg_file: Path) -> tuple[tuple[Outline, ...], str]:

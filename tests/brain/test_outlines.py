@@ -188,3 +188,29 @@ def test_the_names_of_the_demo_areas_stand_inside_them_and_can_be_read():
         for other in lines[:number]:
             away = np.abs(line.label_at - other.label_at) / (0.05, 0.037)
             assert np.clip(1 - away, 0, 1).prod() < 0.1, (line.name, other.name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('id="box"><path', 'id="box" transform="TRANSLATE"><path', "a transform of 3,000,000 characters"),
+        ('id="box"><path', 'id="box" transform="LETTERS"><path', "a transform of 1,000,000 characters"),
+        ("M 50,50", "M DIGITS,50", "a number that is too large"),
+        ("M 50,50", "LONG", "a path of 4,000,000 characters"),
+    ],
+)
+def test_hostile_outlines_are_left_out_in_bounded_time(tmp_path, old, new, says):
+    """A billion laughs and a deep tree are refused by the XML parser; these would take minutes, or a recursion."""
+    content = {"TRANSLATE": "translate(1,1) " * 200_000, "LETTERS": "a" * 1_000_000, "DIGITS": "5" * 100_000}
+    content["LONG"] = "M 50,50 " * 500_000
+    for name, text in content.items():
+        new = new.replace(name, text)
+    assert old in SVG
+    (tmp_path / "overlays.svg").write_text(SVG.replace(old, new, 1))
+    with (
+        pytest.warns(UserWarning, match=rf"the outline of 'box' is left out \({says}"),
+        np.errstate(all="ignore"),
+    ):
+        found, fault = outlines.read_drawing(tmp_path / "overlays.svg")
+    names = {outline.name for outline in found}
+    assert not fault and "blob" in names and "box" not in names

@@ -1,5 +1,7 @@
+import html
 import io
 import json
+import re
 import urllib.request
 from importlib.machinery import ModuleSpec
 
@@ -97,3 +99,15 @@ def test_proxied_address(monkeypatch):
     assert served.proxied == "/proxy/8123/"
     monkeypatch.setenv("JUPYTERHUB_SERVICE_PREFIX", "/user/someone/")
     assert served.proxied == "/user/someone/proxy/8123/"
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["</title></script><script>window.RUN=1</script>", 'r < 0.1 & "best" of it\'s', "a <img src=x> b\\"],
+)
+def test_a_title_from_data_is_text_and_no_code(tiny, tmp_path, title):
+    values = np.linspace(0, 1, surfaces.voxel_count(tiny))
+    page = (webgl.export_webgl(values, tiny, tmp_path / "viewer", title=title) / "index.html").read_text()
+    shown = re.search(r"<title>(.*?)</title>", page, re.DOTALL)[1]
+    assert html.unescape(shown) == title and "<" not in shown
+    assert "<script>window.RUN" not in page and "<img src=x" not in page
