@@ -3,15 +3,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+LOWEST ?= .venv-lowest
 # Notebooks at a time.
 NOTEBOOK_JOBS ?= 1
 
-.PHONY: demo lab test lint notebooks wheel-check docs binder-check pictures benchmarks address clean help
+.PHONY: demo lab test lowest lint notebooks wheel-check docs binder-check pictures benchmarks address clean help
 
 help:
 	@echo "make demo        fit the built-in demo: scores, flatmap, plots and a notebook under results/"
 	@echo "make lab         open the same notebook in JupyterLab"
 	@echo "make test        the whole test suite, browser test included"
+	@echo "make lowest      the tests on the oldest versions that pyproject.toml allows, in a fresh environment (LOWEST=folder)"
 	@echo "make lint        ruff (lint and format) and mypy (types)"
 	@echo "make notebooks   run every notebook with an empty cache, and print its run time next to the one it states"
 	@echo "make wheel-check  build the wheel and run the demo from it outside the repository"
@@ -36,6 +38,9 @@ lab: $(STAMP)
 test: $(STAMP)
 	sh tests/browser/get_chromium.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lowest:
+	PYTHON=$(PYTHON) sh tools/lowest.sh $(LOWEST)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -5,8 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -43,7 +48,10 @@ def cache_folder() -> Path:
 def new_file(target: Path) -> Iterator[Path]:
     """A path next to `target` to write to; moved to `target` when the block ends without an error, else removed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem[:40]}-", suffix=target.suffix)
+    remove_abandoned(target.parent)
+    handle, name = tempfile.mkstemp(
+        dir=target.parent, prefix=_draft_prefix(target.stem), suffix=target.suffix
+    )
     os.close(handle)
     draft = Path(name)
     try:
@@ -52,6 +60,71 @@ def new_file(target: Path) -> Iterator[Path]:
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for temporary files, removed when the block ends; by the next one where the process was killed."""
+    place = Path(tempfile.gettempdir())
+    remove_abandoned(place)
+    with tempfile.TemporaryDirectory(dir=place, prefix=_draft_prefix("encoding_nb")) as folder:
+        yield Path(folder)
+
+
+# ---------------------------------------------------------------------- what a killed process leaves
+
+# .<name>-<digest of the machine>-<process>-<random>.<suffix>
+_DRAFT = re.compile(r"\..{1,40}-enb([0-9a-f]{8})-(\d{1,10})-[a-z0-9_]{8}(\.\w+)?", re.DOTALL)
+_ABANDONED_SECONDS = 7 * 24 * 3600.0  # drafts of other machines, whose processes cannot be seen
+
+
+def _draft_prefix(stem: str) -> str:
+    return f".{stem[:40] or '_'}-enb{_machine_digest()}-{os.getpid()}-"
+
+
+def _machine_digest() -> str:
+    """Digest of what one number of a process belongs to: host name, start of the system, PID namespace."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # Linux's
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return digest(["|".join(parts)])[:8]
+
+
+@lru_cache
+def remove_abandoned(folder: Path) -> None:
+    """Remove drafts in a folder that processes left that have ended, once per folder and process.
+
+    A draft's name has the machine and the process that writes it. Drafts of another machine (or of a container, or
+    from before a restart) are removed when nothing was written to them for a week.
+    """
+    here = _machine_digest()
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = _DRAFT.fullmatch(entry.name)
+            if name is None:
+                continue
+            with contextlib.suppress(OSError):  # somebody else's, or just gone
+                written = entry.stat(follow_symlinks=False).st_mtime
+                old = time.time() - written > _ABANDONED_SECONDS
+                abandoned = not _runs(int(name[2])) if name[1] == here else old
+                if abandoned and entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                elif abandoned:
+                    os.unlink(entry.path)
+
+
+def _runs(number: int) -> bool:
+    """Whether a process of this machine runs; True too where another one has got its number."""
+    import psutil
+
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:  # another user's
+        return True
 
 
 def digest(parts: Iterable[Any]) -> str:

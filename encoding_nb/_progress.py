@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-Count = Callable[[int, int], None]
+Count = Callable[[float, float], None]
 
 _HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 

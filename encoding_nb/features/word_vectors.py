@@ -21,7 +21,7 @@ Array = np.ndarray
 def read_word_vectors(path: str | Path, words: Iterable[str]) -> dict[str, Array]:
     """The vectors of `words` in a file, {word: (width,) float32}; words that are not in it are left out.
 
-    A word that is not in the file is looked for in lower case too. Of a word that is there twice, the first counts.
+    A word that is not in the file is looked for in lower case too. If a word is there twice, the first one counts.
 
     Raises
     ------

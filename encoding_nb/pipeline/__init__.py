@@ -1,7 +1,7 @@
 """One fit, from an assembly and settings to a `Result`."""
 
 from .clock import STAGES
-from .estimates import Estimate, bytes_needed, estimate, estimate_plan
+from .estimates import Estimate, bytes_needed, estimate, estimate_plan, file_bytes, no_room
 from .matrices import (
     DesignMatrices,
     design_matrices,
@@ -30,6 +30,8 @@ __all__ = [
     "design_matrices",
     "estimate",
     "estimate_plan",
+    "file_bytes",
+    "no_room",
     "partition",
     "plan_run",
     "prepare",

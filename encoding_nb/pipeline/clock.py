@@ -10,6 +10,7 @@ from typing import Any
 from .._progress import Count, Progress
 
 STAGES = ("features", "design", "ridge", "scores")
+SOON = 0.5  # seconds of work after which a rate is known
 
 
 class Clock:
@@ -32,6 +33,9 @@ class Clock:
     def stage(self, name: str) -> Iterator[None]:
         """Count the time of this block for a stage."""
         self._stage, self._started = name, time.monotonic()
+        self._first: tuple[float, float] | None = (
+            None  # (seconds, work) when the first piece of work was done
+        )
         yield
         self.seconds[name] = time.monotonic() - self._started
 
@@ -42,7 +46,7 @@ class Clock:
     def count(self, detail: str) -> Count:
         """A function of (done, total) that reports progress of the running stage."""
 
-        def tell(done: int, total: int) -> None:
+        def tell(done: float, total: float) -> None:
             self.tell(done, total, detail)
 
         return tell
@@ -70,6 +74,14 @@ class Clock:
         overall = before + self._shares[self._stage] * share
         work, all_work = done - at_once[0], total - at_once[1]
         left = rate = None
-        if work > 0.02 * all_work and work > 0 and elapsed > 0.5:
-            left, rate = max(0.0, elapsed * (all_work - work) / work), work / elapsed
+        if work > 0 and elapsed > SOON:
+            rate = self._rate(work, elapsed)
+            left = max(0.0, (all_work - work) / rate)
         self._progress(Progress(self._stage, done, total, overall, detail, left, rate, **found))
+
+    def _rate(self, work: float, elapsed: float) -> float:
+        """Work per second since the first piece of it: before that, for example, a model is loaded."""
+        if self._first is None or work <= self._first[1]:
+            self._first = (elapsed, work)
+        seconds, done = elapsed - self._first[0], work - self._first[1]
+        return done / seconds if seconds > SOON else work / elapsed

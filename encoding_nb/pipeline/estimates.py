@@ -6,6 +6,8 @@ measured rates (`_machine.rates`). `benchmarks/estimates.py` compares both with 
 
 from __future__ import annotations
 
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +16,16 @@ from .. import _machine, features
 from ..assembly import Assembly, check_assembly
 from ..ridge import OPERATOR_BYTES, PROJECTION_BYTES, SLAB_SIDE, tile_width, workers_for
 from ..settings import Settings, SettingsError, check_settings
-from .matrices import in_memory
+from .matrices import MORE_ROOM, in_memory
 from .plan import FitShape, Plan, plan_run
 
 TOKENS_PER_WORD = 1.3  # of running English in the byte-pair vocabularies of GPT-2 and OPT
 # What importing torch, transformers and transformer_lens adds to a process that draws maps already.
 LIBRARY_BYTES = 450_000_000
-LIBRARY_SECONDS = 8.0
+LIBRARY_SECONDS = 5.0
 WEIGHT_BYTES = 5.4  # a float32 parameter while the model is read: itself, and part of its file
 READ_BYTES_A_SECOND = 3e8
+UNCERTAIN = 1.5  # a time is said as a range, from the estimate divided by this to its product with this
 # A model's products come near the rate of one large product only where the model is wide.
 HALF_RATE_WIDTH = 150
 
@@ -36,10 +39,10 @@ class Estimate:
     bytes : {stage: peak number of bytes}, on top of what the process uses now
     seconds : {stage: seconds}, from this machine's measured rates; right within a factor of about two
     free : bytes that are free on this machine or in its container
-    cached : whether the features of all stories are on disk
-    n_words : words whose features must be computed first (0 when cached)
+    cached : whether no story's features need a language model
+    n_words : words that the model must read first (0 when their features are cached)
     on_disk : whether the responses will be in a temporary file
-    problem : why the memory does not suffice and what would fit, or None
+    problem : why memory or the folder for temporary files has no room, and what would fit; or None
     """
 
     bytes: Mapping[str, int]
@@ -62,14 +65,18 @@ class Estimate:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak is within the free memory."""
-        return self.peak <= self.free
+        """Whether memory and the folder for temporary files have room."""
+        return self.problem is None
 
     def __str__(self) -> str:
-        features = "features are cached" if self.cached else f"features of {self.n_words:,} words to compute"
+        features = "features are cached"
+        if self.n_words:
+            features = f"features of {self.n_words:,} words to compute"
+        elif not self.cached:
+            features = "word embeddings to look up in the model"
         where = "; responses in a temporary file" if self.on_disk else ""
         return (
-            f"about {_duration(self.total_seconds)} and {self.peak / 1e9:.1f} GB of memory "
+            f"{time_range(self.total_seconds)} (longer on a busy machine) and {self.peak / 1e9:.1f} GB of memory "
             f"({self.free / 1e9:.1f} GB free); {features}{where}"
         )
 
@@ -105,14 +112,14 @@ def estimate_plan(plan: Plan) -> Estimate:
         seconds=_seconds(plan.settings, plan.shape, missing, n_read),
         free=free,
         cached=not missing,
-        n_words=sum(missing.values()),
+        n_words=n_read,
         on_disk=not in_memory((plan.shape.n_rows, plan.shape.n_voxels), free=free),
-        problem=None if max(needed.values()) <= free else _shortage(plan, needed, free),
+        problem=_shortage(plan, needed, free),
     )
 
 
 def refuse_too_large(plan: Plan) -> None:
-    """Raise a SettingsError for a run that needs more memory than is free, with what would fit.
+    """Raise a SettingsError for a run that needs more memory, or room for temporary files, than is free.
 
     Raises
     ------
@@ -121,10 +128,11 @@ def refuse_too_large(plan: Plan) -> None:
     """
     free = _machine.free_memory()
     needed = bytes_needed(plan.settings, plan.shape, plan.missing, free=free)
-    if max(needed.values()) <= free:
+    problem = _shortage(plan, needed, free)
+    if problem is None:
         return
-    largest = max(needed, key=needed.__getitem__)
-    raise SettingsError("model_name" if largest == "features" else "stories", _shortage(plan, needed, free))
+    model = max(needed.values()) > free and _largest(needed) == "features"
+    raise SettingsError("model_name" if model else "stories", problem)
 
 
 # ---------------------------------------------------------------------- bytes
@@ -145,7 +153,7 @@ def bytes_needed(
     n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
     held_out = settings.use_train_test_split
     # Pages of a temporary file are the kernel's to take back, so they do not count.
-    responses = 4 * n * v if in_memory((n, v), free=free) else 0
+    responses = 4 * n * v - file_bytes(shape, free=free)
     design = 4 * n * k + responses + (4 * t * (k + v) if held_out else 0)
     # BOLD as float32, its float64 differences and the z-scores of one story at a time
     one_story = 20 * shape.longest_story * v
@@ -157,6 +165,18 @@ def bytes_needed(
         "ridge": ridge,
         "scores": scores,
     }
+
+
+def file_bytes(shape: FitShape, *, free: int) -> int:
+    """Bytes of the temporary file that holds a run's responses; 0 where they are in memory.
+
+    Parameters
+    ----------
+    shape : FitShape
+    free : bytes of memory that are free
+    """
+    size = (shape.n_rows, shape.n_voxels)
+    return 0 if in_memory(size, free=free) else 4 * shape.n_rows * shape.n_voxels
 
 
 def _feature_bytes(settings: Settings, missing: Mapping[str, int]) -> int:
@@ -247,7 +267,8 @@ def feature_seconds(
     operations = layers * (24 * width**2 + 2 * window * width)  # per token: products, and attention
     rate = rates.single * width / (width + HALF_RATE_WIDTH)
     loading = 4 * (info.n_parameters or 0) / READ_BYTES_A_SECOND
-    return LIBRARY_SECONDS + loading + read * operations / rate
+    importing = 0.0 if "transformers" in sys.modules else LIBRARY_SECONDS
+    return importing + loading + read * operations / rate
 
 
 def ridge_seconds(settings: Settings, shape: FitShape, rates: _machine.Rates) -> float:
@@ -270,8 +291,11 @@ def ridge_seconds(settings: Settings, shape: FitShape, rates: _machine.Rates) ->
 # ---------------------------------------------------------------------- what would fit
 
 
-def _shortage(plan: Plan, needed: Mapping[str, int], free: int) -> str:
-    stage = max(needed, key=needed.__getitem__)
+def _shortage(plan: Plan, needed: Mapping[str, int], free: int) -> str | None:
+    """Why memory or the folder for temporary files has no room for a run, and what would fit; None where they have."""
+    stage = _largest(needed)
+    if needed[stage] <= free:
+        return no_room(file_bytes(plan.shape, free=free), needed[stage])
     problem = f"This run needs about {needed[stage] / 1e9:.1f} GB of memory ({stage}), but {free / 1e9:.1f} GB are free"
     if stage == "features":
         name = plan.settings.model_name
@@ -286,20 +310,50 @@ def _shortage(plan: Plan, needed: Mapping[str, int], free: int) -> str:
     return f"{problem}; choose fewer stories, a mask with fewer voxels, or shut down other kernels."
 
 
+def _largest(needed: Mapping[str, int]) -> str:
+    return max(needed, key=needed.__getitem__)
+
+
+def no_room(n_bytes: int, memory: int) -> str | None:
+    """Why responses cannot be in temporary files, in addition to `memory` bytes of arrays; None where they can."""
+    if n_bytes == 0:
+        return None
+    folder, room, space = tempfile.gettempdir(), _machine.temporary_room(), _machine.address_space()
+    if n_bytes > room:
+        return (
+            f"The responses take {n_bytes / 1e9:.2g} GB, too much for the free memory, and the folder for temporary "
+            f"files, {folder}, has {room / 1e9:.2g} GB free; {MORE_ROOM}."
+        )
+    if n_bytes + memory > space:  # a map takes address space
+        return (
+            f"This run needs {(n_bytes + memory) / 1e9:.2g} GB of address space, and the limit of this process "
+            f"(ulimit -v) leaves {space / 1e9:.2g} GB; choose fewer stories, or a mask with fewer voxels."
+        )
+    return None
+
+
 def _stories_that_fit(plan: Plan, free: int) -> int:
     """The largest number of leading training stories whose run would fit; 0 where not even one does."""
     for count in range(len(plan.train) - 1, 0, -1):
-        needed = bytes_needed(plan.settings, plan.shape_of(count), {}, free=free)
-        if max(needed.values()) <= free:
+        shape = plan.shape_of(count)
+        needed = max(bytes_needed(plan.settings, shape, {}, free=free).values())
+        if needed <= free and no_room(file_bytes(shape, free=free), needed) is None:
             return count
     return 0
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 1:
-        return "a second"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def time_range(seconds: float) -> str:
+    """The range in which a time of an idle machine lies, such as "40 to 90 s"."""
+    low, high = seconds / UNCERTAIN, seconds * UNCERTAIN
+    if high < 2:
+        return "1 or 2 s"
+    unit, size = next((unit, size) for unit, size in (("h", 3600), ("min", 60), ("s", 1)) if high >= 2 * size)
+    first, last = (_rounded(each / size) for each in (low, high))
+    return f"{first} to {last} {unit}"
+
+
+def _rounded(value: float) -> str:
+    """A number with one digit below 2, whole below 20, else in steps of 5."""
+    if value < 2:
+        return f"{value:.1f}".removesuffix(".0")
+    return f"{value:.0f}" if value < 20 else f"{5 * round(value / 5)}"

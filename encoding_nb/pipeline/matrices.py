@@ -19,6 +19,7 @@ from .plan import Plan
 
 # Responses above this share of the free memory go to a temporary file: the fit reads them in tiles.
 SHARE_IN_MEMORY = 0.4
+MORE_ROOM = "set TMPDIR to a folder on a larger disk, choose fewer stories, or a mask with fewer voxels"
 LEAST_REPEATED = 0.5  # of BOLD with the mean of its repeats; BOLD that is one of two repeats of noise has 0.7
 SAMPLED_VOXELS = 500
 
@@ -183,18 +184,20 @@ def _training_responses(plan: Plan) -> Array:
 
 
 def in_memory(shape: tuple[int, int], *, free: int | None = None) -> bool:
-    """Whether float32 responses of this shape stay in memory rather than in a temporary file."""
+    """Whether float32 responses of this shape stay in memory rather than in a temporary file.
+
+    They do where temporary files are in memory themselves (a /tmp that is tmpfs).
+    """
     free = _machine.free_memory() if free is None else free
-    return 4 * shape[0] * shape[1] <= SHARE_IN_MEMORY * free
+    return 4 * shape[0] * shape[1] <= SHARE_IN_MEMORY * free or _machine.is_memory(tempfile.gettempdir())
 
 
 def _responses_array(shape: tuple[int, int]) -> Array:
     """An empty float32 array for responses; a memory map of a temporary file where memory is short."""
     if in_memory(shape):
         return np.empty(shape, np.float32)
-    with tempfile.TemporaryFile(prefix="encoding_nb-") as file:
-        # column by column: the fit reads tiles of voxels, which are then contiguous on disk
-        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape, order="F")
+    # column by column: the fit reads tiles of voxels, which are then contiguous on disk
+    return _machine.temporary_array(shape, np.float32, "The responses", MORE_ROOM, order="F")
 
 
 # ---------------------------------------------------------------------- noise ceilings

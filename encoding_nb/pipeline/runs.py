@@ -117,7 +117,8 @@ def _shares(plan: Plan) -> dict[str, float]:
 def story_features(plan: Plan, clock: Clock) -> dict[str, features.JoinedFeatures]:
     """{story: features on its whole TR grid}.
 
-    Stories that are cached take no time: their words do not count towards the rate.
+    Stories that are cached take no time: their words do not count towards the rate. Where a language model is
+    among the joined spaces, only its words count: the others take no time.
     """
     n_words = {story.name: len(story.words) for story in plan.stories}
     read = {name: 0 if name in plan.missing else count for name, count in n_words.items()}
@@ -125,6 +126,8 @@ def story_features(plan: Plan, clock: Clock) -> dict[str, features.JoinedFeature
     with clock.stage("features"):
         for story in plan.stories:
             progress = _words_done(clock, n_words, read, story.name, finished=list(sampled))
+            if "language_model" in plan.specs:
+                progress = _only_space(progress, list(plan.specs).index("language_model"), len(plan.specs))
             sampled[story.name] = sample_story(plan, story, progress)
     return sampled
 
@@ -136,10 +139,19 @@ def _words_done(
     before, total = sum(n_words[story] for story in finished), sum(n_words.values())
     read_before, all_read = sum(read[story] for story in finished), sum(read.values())
 
-    def tell(done: int, of: int) -> None:
+    def tell(done: float, of: float) -> None:
         share = done / max(of, 1)
         at_once = (read_before + read[name] * share, all_read)
         clock.tell(before + n_words[name] * share, total, name, at_once=at_once)
+
+    return tell
+
+
+def _only_space(progress: Count, number: int, n_spaces: int) -> Count:
+    """Reports the progress of one space alone, from that of all spaces, which count the same."""
+
+    def tell(done: float, of: float) -> None:
+        progress(min(max(n_spaces * done / max(of, 1) - number, 0.0), 1.0), 1.0)
 
     return tell
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -516,12 +514,5 @@ def weights_array(shape: tuple[int, int], dtype: np.dtype, limit: int | None) ->
         limit = int(SHARE_IN_MEMORY * _machine.free_memory())
     if size <= limit:
         return np.empty(shape, dtype)
-    folder = tempfile.gettempdir()
-    if (free := shutil.disk_usage(folder).free) < size:
-        raise ValueError(
-            f"The weights take {size / 1e9:.1f} GB, more than memory has to spare ({limit / 1e9:.1f} GB) or "
-            f"{folder} has free ({free / 1e9:.1f} GB): pass weights_path=... on a larger disk, or fit fewer voxels."
-        )
-    log.warning("Weights of %.1f GB are in a temporary file in %s, not in memory.", size / 1e9, folder)
-    with tempfile.TemporaryFile(prefix="encoding_nb-") as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+    advice = "pass weights_path=... on a larger disk, or fit fewer voxels"
+    return _machine.temporary_array(shape, dtype, "The weights", advice)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .. import _machine
 from .._columns import Array, constant_columns, mean_of_defined, moments, slices
 from .._files import new_file
 from .._progress import Count, ignore
@@ -240,6 +241,8 @@ def ridge_cv(
         return results(weights=weights_array(shape, fit.dtype, weights_memory) if return_weights else None)
     with new_file(Path(weights_path)) as draft:
         weights = np.lib.format.open_memmap(draft, mode="w+", dtype=fit.dtype, shape=shape)
+        with open(draft, "r+b") as file:
+            _machine.reserve(file.fileno(), draft.stat().st_size)
         found = results(weights=weights)
         weights.flush()
     return replace(found, weights=np.load(weights_path, mmap_mode="r"))
@@ -417,7 +420,7 @@ def _nested(
     results = []
     for number, (fold, inner) in enumerate(fits):
 
-        def tell(done: int, total: int, number: int = number) -> None:
+        def tell(done: float, total: float, number: int = number) -> None:
             progress(number * total + done, len(fits) * total)
 
         result = ridge_cv(

@@ -14,6 +14,7 @@ story gives all layers. Then come the runs: one after the other, or `n_jobs` at 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -27,7 +28,9 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
-from .. import _machine, _progress, features, pipeline, records
+import numpy as np
+
+from .. import _files, _machine, _progress, features, pipeline, records
 from .._progress import Cancelled, Progress
 from .._validation import as_whole, describe, error_text
 from ..assembly import Assembly, assembly_digest, check_assembly
@@ -133,11 +136,13 @@ def run_sweep(
     places: dict[_Run, list[int]] = {}  # in the list of results; equal settings are run once
     for place, run in enumerate(product(assemblies, grid)):
         places.setdefault(run, []).append(place)
-    workers = _workers(n_jobs, _check_runs(places, len(grid), memory))
+    workers = _workers(
+        n_jobs, *_check_runs(places, len(grid), memory), max(map(_bytes_in_memory, assemblies))
+    )
     with ExitStack() as stack:
         show = stack.enter_context(_shown(progress))
         if features.store_folder(memory) is None:  # a Memory that keeps nothing
-            memory = stack.enter_context(tempfile.TemporaryDirectory(prefix="encoding_nb-"))
+            memory = stack.enter_context(_files.temporary_folder())
         tally = _Tally(places, show)
         try:
             ended: dict[_Run, Any] = _recorded(list(places), results_dir, keep_predictions)
@@ -202,15 +207,16 @@ def _listed(grid: Any) -> list[Settings]:
     return grid
 
 
-def _check_runs(places: Mapping[_Run, list[int]], n_settings: int, memory: Any) -> int:
-    """The bytes of memory that the largest run needs; one SettingsError lists the problems of all runs."""
+def _check_runs(places: Mapping[_Run, list[int]], n_settings: int, memory: Any) -> tuple[int, int]:
+    """Bytes of memory, and of temporary files, of the largest run; one SettingsError lists the problems of all runs."""
     problems: list[tuple[str, str]] = []
-    n_bytes, free = 0, _machine.free_memory()
+    n_bytes, n_filed, free = 0, 0, _machine.free_memory()
     for (assembly, settings), (place, *_) in places.items():
         try:
             plan = pipeline.plan_run(assembly, settings, memory=memory)
             needed = pipeline.bytes_needed(settings, plan.shape, {}, free=free)
             n_bytes = max(n_bytes, *needed.values())
+            n_filed = max(n_filed, pipeline.file_bytes(plan.shape, free=free))
         except SettingsError as error:
             where = f"Run {place % n_settings + 1} of {n_settings} on {assembly.subject}, {error.field}"
             problems.append((error.field, f"{where}={getattr(settings, error.field)!r}: {error}"))
@@ -219,11 +225,14 @@ def _check_runs(places: Mapping[_Run, list[int]], n_settings: int, memory: Any) 
         if len(problems) > MOST_PROBLEMS:
             sentences.append(f"{len(problems) - MOST_PROBLEMS} more runs have problems.")
         raise SettingsError(problems[0][0], "\n".join(sentences))
-    return n_bytes
+    return n_bytes, n_filed
 
 
-def _workers(n_jobs: int | None, n_bytes: int) -> tuple[Any, int, bool]:
-    """Where runs that need `n_bytes` each take place: joblib's Parallel, runs at once, and whether in this process."""
+def _workers(n_jobs: int | None, n_bytes: int, n_filed: int, n_copied: int) -> tuple[Any, int, bool]:
+    """Where runs take place: joblib's Parallel, runs at once, and whether in this process.
+
+    Each needs `n_bytes` of memory and `n_filed` of temporary files; processes share one copy of `n_copied` bytes.
+    """
     import joblib
     from joblib import parallel
 
@@ -246,7 +255,49 @@ def _workers(n_jobs: int | None, n_bytes: int) -> tuple[Any, int, bool]:
             f"n_jobs: {at_once} runs at once need about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB "
             f"are free; choose n_jobs={max(1, free // n_bytes)}."
         )
+    if local and (problem := pipeline.no_room(at_once * n_filed, 0)):
+        raise ValueError(f"n_jobs: {at_once} runs at once need too much. {problem}")
+    if isinstance(backend, parallel.LokyBackend):
+        how["temp_folder"] = _folder_for_copies(n_copied, free - needed)
     return joblib.Parallel(n_jobs, **how), at_once, isinstance(backend, parallel.ThreadingBackend)
+
+
+def _bytes_in_memory(assembly: Assembly) -> int:
+    """Bytes of the BOLD that is in memory, which joblib copies to a file for its processes."""
+    arrays = [each for story in assembly.stories.values() for each in (story.bold, story.repeats)]
+    return sum(
+        each.nbytes for each in arrays if type(each) is np.ndarray and type(each.base) is not np.memmap
+    )
+
+
+def _folder_for_copies(n_bytes: int, spare: int) -> str | None:
+    """A folder with room for joblib's copies of arrays; None for joblib's own choice.
+
+    joblib takes /dev/shm, which is memory, where 2 GB are free there, and does not look at how much is needed. Memory
+    has `spare` bytes in addition to the runs.
+
+    Raises
+    ------
+    ValueError
+        There is no folder with room.
+    """
+    if n_bytes == 0:
+        return None
+    chosen = os.environ.get("JOBLIB_TEMP_FOLDER")
+    folders = [chosen] if chosen else ["/dev/shm", tempfile.gettempdir()]
+    said = []
+    for folder in filter(os.path.isdir, folders):
+        room = _machine.room_in(folder)
+        if _machine.is_memory(folder):
+            room = min(room, spare)
+        if n_bytes <= room:
+            return folder
+        said.append(f"{folder} has room for {room / 1e9:.2g} GB")
+    raise ValueError(
+        f"n_jobs: joblib copies the BOLD that is in memory, {n_bytes / 1e9:.2g} GB, to a file for its processes, but "
+        f"{' and '.join(said) or f'{chosen} is not a folder'}; set JOBLIB_TEMP_FOLDER to a folder on a larger disk, or "
+        f"choose n_jobs=1."
+    )
 
 
 # ---------------------------------------------------------------------- what is on disk, and activations

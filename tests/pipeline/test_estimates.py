@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import Settings, Story, Words, _machine
+from encoding_nb import Settings, Story, Words, _machine, features, run
 from encoding_nb.assembly import Assembly
 from encoding_nb.design import Trimming
 from encoding_nb.pipeline import FitShape, estimates, plan_run
@@ -62,8 +62,58 @@ def test_responses_that_are_large_for_the_machine_count_as_a_file():
     held = estimates.bytes_needed(RATE, shape, {}, free=10 * responses)
     filed = estimates.bytes_needed(RATE, shape, {}, free=2 * responses)
     assert held["design"] - filed["design"] == responses
+    assert estimates.file_bytes(shape, free=2 * responses) == responses
+    assert estimates.file_bytes(shape, free=10 * responses) == 0
 
 
+def test_responses_count_as_memory_where_temporary_files_are_memory(monkeypatch):
+    shape = plan_run(made(), RATE).shape
+    monkeypatch.setattr(_machine, "is_memory", lambda folder: True)
+    assert estimates.file_bytes(shape, free=1) == 0
+    responses = 4 * shape.n_rows * shape.n_voxels
+    assert estimates.bytes_needed(RATE, shape, {}, free=1)["design"] > responses
+
+
+def files_of(room, monkeypatch, *, address_space=sys.maxsize):
+    """A machine whose responses go to a temporary file, in a folder with some bytes free."""
+    monkeypatch.setattr(_machine, "free_memory", lambda: 10_000_000_000)
+    monkeypatch.setattr("encoding_nb.pipeline.matrices.SHARE_IN_MEMORY", 0.0)
+    monkeypatch.setattr(_machine, "temporary_room", lambda: room)
+    monkeypatch.setattr(_machine, "address_space", lambda: address_space)
+    monkeypatch.setattr(_machine, "is_memory", lambda folder: False)
+
+
+def test_a_disk_without_room_for_the_responses_is_refused_before_work(monkeypatch):
+    assembly = made()
+    plan = plan_run(assembly, RATE, memory=NO_CACHE)
+    responses = 4 * plan.shape.n_rows * plan.shape.n_voxels
+    files_of(responses, monkeypatch)
+    estimates.refuse_too_large(plan)
+    assert estimates.estimate(assembly, RATE, memory=NO_CACHE).fits
+    files_of(responses - 1, monkeypatch)
+    with pytest.raises(
+        SettingsError, match=r"responses take 0\.67 GB.* has 0\.67 GB free; set TMPDIR"
+    ) as raised:
+        run(assembly, RATE, memory=NO_CACHE, progress=False)  # its BOLD must not be read
+    assert raised.value.field == "stories"
+    found = estimates.estimate(assembly, RATE, memory=NO_CACHE)
+    assert found.on_disk and not found.fits and found.problem == str(raised.value)
+
+
+def test_a_map_needs_address_space(monkeypatch):
+    plan = plan_run(made(), RATE, memory=NO_CACHE)
+    files_of(10**12, monkeypatch, address_space=10**8)
+    with pytest.raises(SettingsError, match=r"GB of address space, .*ulimit -v\) leaves 0\.1 GB"):
+        estimates.refuse_too_large(plan)
+
+
+@pytest.fixture
+def no_libraries(monkeypatch):
+    """As in a process that has not imported transformers yet."""
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+
+
+@pytest.mark.usefixtures("no_libraries")
 def test_a_model_that_must_be_read_is_counted_and_its_words_named():
     settings = replace(RATE, modality="language_model", lookback=8)
     found = estimates.estimate(made(), settings, memory=NO_CACHE)
@@ -77,10 +127,12 @@ def test_a_model_that_must_be_read_is_counted_and_its_words_named():
     assert estimates.estimate(made(), quick, memory=NO_CACHE).seconds["features"] < longer.seconds["features"]
 
 
+@pytest.mark.usefixtures("no_libraries")
 def test_a_models_own_embedding_needs_the_model_but_no_pass(tmp_path):
     settings = replace(RATE, modality="embeddings", lookback=8)
     found = estimates.estimate(made(), settings, memory=NO_CACHE)
-    assert not found.cached and found.n_words == 6 * 900
+    assert not found.cached and found.n_words == 0
+    assert "word embeddings to look up in the model" in str(found)
     assert found.bytes["features"] > estimates.LIBRARY_BYTES
     read = estimates.estimate(made(), replace(settings, modality="language_model"), memory=NO_CACHE)
     assert estimates.LIBRARY_SECONDS < found.seconds["features"] < read.seconds["features"]
@@ -88,6 +140,44 @@ def test_a_models_own_embedding_needs_the_model_but_no_pass(tmp_path):
     vectors.write_text("w1 0.5 1.0\n")
     from_file = estimates.estimate(made(), replace(settings, embedding=str(vectors)), memory=NO_CACHE)
     assert from_file.cached and from_file.bytes["features"] == 0
+
+
+def test_words_of_a_joined_run_that_are_cached_are_not_counted_again(monkeypatch):
+    """Word embeddings are not kept on disk; the activations are."""
+    settings = replace(RATE, modality="language_model", joined_with=("wordrate", "embeddings"), lookback=8)
+    assert estimates.estimate(made(), settings, memory=NO_CACHE).n_words == 6 * 900
+    kept = features.is_cached
+    monkeypatch.setattr(
+        features,
+        "is_cached",
+        lambda story, spec, **o: spec.modality == "language_model" or kept(story, spec, **o),
+    )
+    found = estimates.estimate(made(), settings, memory=NO_CACHE)
+    assert found.n_words == 0 and "words to compute" not in str(found) and not found.cached
+
+
+def test_libraries_that_are_imported_take_no_time(monkeypatch):
+    settings = replace(RATE, modality="language_model", lookback=8)
+    with monkeypatch.context() as patched:
+        patched.delitem(sys.modules, "transformers", raising=False)
+        first = estimates.estimate(made(), settings, memory=NO_CACHE).seconds["features"]
+    monkeypatch.setitem(sys.modules, "transformers", object())
+    second = estimates.estimate(made(), settings, memory=NO_CACHE).seconds["features"]
+    assert second < first - 0.9 * estimates.LIBRARY_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.1, "1 or 2 s"),
+        (3.0, "2 to 4 s"),
+        (57.0, "40 to 85 s"),
+        (90.0, "1 to 2 min"),
+        (6480.0, "1.2 to 3 h"),
+    ],
+)
+def test_a_time_is_a_range(seconds, said):
+    assert estimates.time_range(seconds) == said
 
 
 def test_a_shortage_says_how_many_stories_would_fit(monkeypatch):
