@@ -1,12 +1,23 @@
 """Surfaces and maps: voxel values on the flattened cortex, outlines, regions, WebGL."""
 
-from ._painting import category_palette, draw_lock, map_note, palette_of, png, value_limits
+from ._painting import NONSIGNIFICANT, category_palette, draw_lock, map_note, palette_of, png, value_limits
 from .flatmaps import category_image, flat_image, flatmap, flatmap_categories, flatmap_pair
 from .regions import Regions, region_masks, roi_metrics, roi_table
-from .surfaces import SHIPPED, VERTICES, flat_mapper, roi_masks, surface_mask, vertex_surface, voxel_count
+from .surfaces import (
+    SHIPPED,
+    VERTICES,
+    flat_mapper,
+    known_voxel_count,
+    roi_masks,
+    surface_mask,
+    vertex_surface,
+    voxel_count,
+    voxel_order,
+)
 from .webgl import export_webgl, serve_folder
 
 __all__ = [
+    "NONSIGNIFICANT",
     "SHIPPED",
     "VERTICES",
     "Regions",
@@ -19,6 +30,7 @@ __all__ = [
     "flatmap",
     "flatmap_categories",
     "flatmap_pair",
+    "known_voxel_count",
     "map_note",
     "palette_of",
     "png",
@@ -31,4 +43,5 @@ __all__ = [
     "value_limits",
     "vertex_surface",
     "voxel_count",
+    "voxel_order",
 ]

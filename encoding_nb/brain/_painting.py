@@ -50,7 +50,7 @@ def value_limits(values: Array, *, cmap: str, vmin: float | None, vmax: float | 
     """The ends of the colour scale: `vmin` and `vmax`, by default 0 and the 99.5th percentile of the finite values.
 
     A scale with two arms (such as RdBu_r) gets ends of equal size. If the upper end would not be above 0, the scale
-    begins at the 0.5th percentile.
+    begins at the 0.5th percentile. Values within -1 and 1, such as correlations, get ends within them, too.
 
     Raises
     ------
@@ -65,13 +65,14 @@ def value_limits(values: Array, *, cmap: str, vmin: float | None, vmax: float | 
         low = -high
     elif high > 0:
         low = 0.0
+    least, most = (-1.0, 1.0) if len(finite) and np.abs(finite).max() <= 1 else (-np.inf, np.inf)
     if low == high:  # one value everywhere: put it in the middle of the scale
-        low, high = low - 0.5, high + 0.5
+        low, high = max(low - 0.5, least), min(high + 0.5, most)
     low, high = low if vmin is None else float(vmin), high if vmax is None else float(vmax)
     if vmin is None and low >= high:
-        low = high - 1.0
+        low = max(high - 1.0, least) if high > least else high - 1.0
     if vmax is None and low >= high:
-        high = low + 1.0
+        high = min(low + 1.0, most) if low < most else low + 1.0
     if not low < high:
         raise ValueError(f"Expected vmin below vmax, got {low:g} and {high:g}; try without one of them.")
     return float(low), float(high)
@@ -194,7 +195,8 @@ class MapStyle:
     def notes(self, surface: Surface) -> list[str]:
         """What a figure says about voxels that are not significant, and about outlines that are missing."""
         word = NONSIGNIFICANT[self.nonsignificant][1]
-        notes = [f"{word}: not significant"] if self.significant is not None else []
+        some = self.significant is not None and not self.significant.all()
+        notes = [f"{word}: not significant"] if some else []
         return [*notes, self.outline_note(surface)]
 
     def outline_note(self, surface: Surface) -> str:

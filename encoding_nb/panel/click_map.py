@@ -20,7 +20,7 @@ import traitlets
 from .. import brain
 from .._validation import check_result
 from ..assembly import Array, Surface
-from ..brain import Regions, map_note, png, region_masks, value_limits
+from ..brain import NONSIGNIFICANT, Regions, map_note, png, region_masks, value_limits
 from ..pipeline import Result
 from ..plots import SCORE, known_story, region_picture, unit, whose
 from ..web import WEB, areas_of, course_of, row_places, stops
@@ -154,6 +154,7 @@ class BrainView(anywidget.AnyWidget):
         nonsignificant: str = "fade",
         categories: Sequence[float] | None = None,
         ahead: bool = False,
+        otherwise: str = "not significant",
     ) -> None:
         """Put other values on the map, such as the scores in one story.
 
@@ -162,7 +163,8 @@ class BrainView(anywidget.AnyWidget):
         values : array, (n_voxels,)
         significant : bool array, (n_voxels,), optional
         name, units : str
-            What the values are: in the numbers at the pointer, and at the colour bar.
+            What the values are: in the numbers at the pointer, and at the colour bar. Where `units` begin with
+            "correlation (r)", the ends of the colours stay within -1 and 1.
         cmap, nonsignificant : as in `brain.flat_image`
         categories : sequence of numbers, optional
             All possible values in ascending order, such as layers: each gets one colour of `cmap`, and they are
@@ -171,6 +173,8 @@ class BrainView(anywidget.AnyWidget):
             The values come from a run whose permutation test is still running, and `significant` is provisional: the
             map says so, and the pointer shows no other numbers. The time course below remains that of the last result
             until `show_result` is called.
+        otherwise : str
+            What voxels are that `significant` leaves out, for the line under the map.
 
         Raises
         ------
@@ -191,7 +195,7 @@ class BrainView(anywidget.AnyWidget):
             before = (self._values, self._significant, self._look)
             self._values, self._significant = values, significant
             self._look = {"cmap": cmap, "nonsignificant": nonsignificant, "name": name, "units": units}
-            self._look |= {"categories": categories, "ahead": ahead}
+            self._look |= {"categories": categories, "ahead": ahead, "otherwise": otherwise}
             try:
                 self._redraw()
             except ValueError:
@@ -225,9 +229,13 @@ class BrainView(anywidget.AnyWidget):
 
     @property
     def _range(self) -> tuple[float | None, float | None]:
-        """vmin and vmax; without a vmax that is not above vmin."""
-        ordered = None in (self.vmin, self.vmax) or self.vmin < self.vmax
-        return self.vmin, self.vmax if ordered else None
+        """vmin and vmax, of a correlation within -1 and 1; without a vmax that is not above vmin."""
+        vmin, vmax = self.vmin, self.vmax
+        if self._look["units"].startswith(SCORE):
+            vmin, vmax = (None if end is None else min(max(end, -1.0), 1.0) for end in (vmin, vmax))
+            vmin, vmax = None if vmin == 1 else vmin, None if vmax == -1 else vmax
+        ordered = vmin is None or vmax is None or vmin < vmax
+        return vmin, vmax if ordered else None
 
     def _ends(self) -> tuple[float, float]:
         """The values at the ends of the colour scale."""
@@ -251,15 +259,25 @@ class BrainView(anywidget.AnyWidget):
         notes = []
         if self._look["categories"] is not None and (self.vmin, self.vmax) != (None, None):
             notes.append("the colours of categories are fixed, so the colour range has no effect")
-        elif self._range[1] != self.vmax:
+        elif None not in (self.vmin, self.vmax) and self.vmin >= self.vmax:
             ends = f"from {self.vmin:g} to {self.vmax:g}"
-            notes.append(f"the colours cannot go {ends}: the upper end is chosen automatically")
+            notes.append(f"the colours cannot go {ends}: the upper end is taken from the data")
+        elif self._range != (self.vmin, self.vmax):
+            notes.append("a correlation lies between -1 and 1, and so do the ends of the colours")
         if self.threshold is not None and not np.isfinite(values).any() and np.isfinite(self._values).any():
             return [*notes, f"no value reaches the threshold of {self.threshold:g}"]
         if self._look["ahead"]:
             notes.append("significance by a quick test; the permutation test is running")
-        note = map_note(values) or ("faded: not significant" if self._significant is not None else "")
+        note = map_note(values) or self._faded(values)
         return [*notes, note] if note else notes
+
+    def _faded(self, values: Array) -> str:
+        """How voxels that are not significant are drawn, where a map has some with a value; bars have a legend."""
+        if self.result is None or self.result.surface is None or self._significant is None:
+            return ""
+        if not (~np.asarray(self._significant, bool) & np.isfinite(values)).any():
+            return ""
+        return f"{NONSIGNIFICANT[self._look['nonsignificant']][1]}: {self._look['otherwise']}"
 
     def _map(self, values: Array, surface: Surface, low: float, high: float) -> Array:
         """The pixels of a map: (height, width, 4) uint8."""

@@ -89,6 +89,7 @@ CONTEXTS = {
     "strided": "strides (approximate)",
 }
 WEIGHTS = {"raw": "as published", "litcoder": "folded and centred, as in LITcoder"}
+FIRST = {"bos": "beginning of text (BOS)", "eos": "end of text (EOS)", "none": "none"}
 POOLING = {True: "the word's last token", False: "the mean over the window"}
 DOWNSAMPLING = {
     "lanczos": "Lanczos filter",
@@ -128,6 +129,7 @@ ROWS = {
         Control("context_type", "context", "context", "choice", _choices(CONTEXTS), _reads),
         Control("stride", "stride", "stride", "whole or empty", enabled=_strides, shown=_strides),
         Control("last_token", "pooling", "pooling", "choice", _choices(POOLING), _reads),
+        Control("first_token", "first-token", "first token", "choice", _choices(FIRST), _reads),
         Control("processing", "processing", "weights", "choice", _choices(WEIGHTS), _reads),
         Control("embedding", "embedding", "vectors", "path or empty", enabled=_embeds, shown=_embeds),
         Control(
@@ -176,6 +178,8 @@ TOOLTIPS = {
     "context_type": "How windows move along the story. The first is exact, the others are faster.",
     "stride": "Tokens by which a window moves in strided context; empty: the lookback.",
     "last_token": "The features of a word: at its last token, or their mean over all tokens of its window.",
+    "first_token": "The token in front of every window. Choose none for models that must not begin with one (BLOOM) or "
+    "whose BOS marks a turn in a chat.",
     "processing": "Weights as published, or with folded LayerNorms and a centred residual stream.",
     "embedding": "For word embeddings: a file of word vectors; empty: the model's input embedding.",
     "use_stored_contexts": "Use the text windows that came with the data; lookback then has no effect.",
@@ -298,7 +302,8 @@ def _existing(typed: str, kind: str) -> str:
     path = Path(parse_path(typed, kind))
     if not (path.is_file() if kind == "file" else path.is_dir()):
         found = f"There is no {kind} at {shorten(typed, 200)!r}"
-        raise ValueError(f"{found}; check the path (relative paths start at {Path.cwd()}).")
+        start = "" if path.is_absolute() else f" Relative paths start at {Path.cwd()}."
+        raise ValueError(f"{found}; check the path.{start}")
     return str(path)
 
 
@@ -326,6 +331,7 @@ class StoriesField(Entry):
         self._unknown = {}
         self._default = {"stories": tuple(assembly.stories), "test_stories": assembly.test_stories}
         for name, box in self.lists.items():
+            box.value = ()  # a page shows the new list before the new choice: an old choice may be beyond its end
             box.options = tuple(assembly.stories)
             box.rows = min(LIST_ROWS, max(2, len(assembly.stories)))
             box.value = self._default[name]
@@ -459,6 +465,13 @@ class Controls(widgets.VBox):
             raise SettingsError(*next(iter(problems.items())))
         return settings
 
+    def changed_since(self, settings: Settings) -> list[str]:
+        """Names of the settings that decide a result on these data and differ from those given."""
+        now, data = self.read()[0], self._assembly
+        differ = [name for name in self.fields if _as_used(now, name, data) != _as_used(settings, name, data)]
+        unused = {"device"} if now.use_train_test_split else {"device", "test_stories"}
+        return [name for name in differ if self.fields[name].enabled(now, data) and name not in unused]
+
     def adapt(self) -> str | None:
         """Update ranges, notes and greyed-out controls; returns what is wrong with the model, or None.
 
@@ -504,6 +517,17 @@ class Controls(widgets.VBox):
         """The label of a setting's control."""
         entry = self.fields.get(setting)
         return entry.labels[setting] if entry is not None else setting.replace("_", " ")
+
+
+def _as_used(settings: Settings, name: str, data: Assembly) -> Any:
+    """A setting as a fit on these data uses it: None may stand for a default."""
+    if name == "alphas":
+        return settings.alpha_grid
+    test = set(data.test_stories if settings.test_stories is None else settings.test_stories)
+    if name == "stories":  # those for testing are held out, whether or not they are among the others
+        chosen = set(data.stories if settings.stories is None else settings.stories)
+        return chosen | test if settings.use_train_test_split else chosen
+    return test if name == "test_stories" else getattr(settings, name)
 
 
 # ---------------------------------------------------------------------- models

@@ -30,7 +30,7 @@ from .brain_tab import BrainTab
 from .controls import Controls, ModelLookup
 from .page import PageLink, tooltips
 from .runs_tab import RunsTab
-from .session import Session, session_named
+from .session import Session, features_label, session_named
 from .status import NO_SWEEP, FitStatus, ProgressView
 from .tabs import CodeTab, LayersTab, ResultTab, StoriesTab, SummaryTab, sentence
 from .theme import button, style_sheet
@@ -51,6 +51,7 @@ class ResultsView(widgets.VBox):
         self, session: Session, results_dir: Path, on_use: Callable[[Settings], None], compact: bool
     ) -> None:
         self.line = widgets.HTML().add_class("enb-summary")
+        self.shown = widgets.HTML().add_class("enb-shown")
         self.summary = SummaryTab(session)
         self.brain = BrainTab(session, height=COMPACT_HEIGHT if compact else HEIGHT)
         self.stories = StoriesTab(session)
@@ -59,7 +60,7 @@ class ResultsView(widgets.VBox):
         self.code = CodeTab(session)
         self.tabs = (self.summary, self.brain, self.stories, self.layers, self.runs, self.code)
         self.box = widgets.Tab(self.tabs, titles=[tab.title for tab in self.tabs]).add_class("enb-tabs")
-        super().__init__([self.line, self.box])
+        super().__init__([self.line, self.shown, self.box])
         self.add_class("enb-right")
         self.box.observe(lambda _: self._chosen(), "selected_index")
         self.bring_to_front(self.brain)
@@ -73,6 +74,11 @@ class ResultsView(widgets.VBox):
         self.stories.show(result)
         self.code.show(result, assembly)
         self.runs.changed()
+
+    def show_what(self, text: str, outdated: str) -> None:
+        """Name the run that is shown, and in what it is outdated."""
+        sentence = escape(f"{text} {outdated}".strip())
+        self.shown.value = f'<div class="enb-outdated">\u26a0 {sentence}</div>' if outdated else sentence
 
     def bring_to_front(self, tab: ResultTab) -> None:
         """Show a tab, which draws it."""
@@ -157,6 +163,7 @@ class ControlPanel(widgets.VBox):
             if self.session.step is not None:
                 self._news("progress", self.session.step)
         self._show_notes()
+        self.fit_status.on_checked = self._show_age
         self.fit_status.check()
         self.fit_status.warm_up()
 
@@ -281,6 +288,7 @@ class ControlPanel(widgets.VBox):
                 self.progress.show(value)
                 if value.scores is not None and self.session.fitted_on is self.session.run_assembly:
                     self.results.brain.preview(value)
+                    self._show_age()
         except Exception as error:  # noqa: BLE001 - an error of showing must be shown too
             if news == "over":
                 self.progress.end("danger", "The run has ended, but the panel could not show its result.")
@@ -302,10 +310,10 @@ class ControlPanel(widgets.VBox):
         elif kind == "fit":
             self._show_result()
             seconds = sum(value.provenance["seconds"].values())
-            self.progress.end("success", f"Done in {seconds:.1f} s.")
+            self.progress.end("success", f"Done in {seconds:.1f} s.", fitted=True)
         elif kind == "sweep":
             self.results.brain.swept()
-            self.progress.end("success", f"Done: {len(value)} layers.")
+            self.progress.end("success", f"Done: {len(value)} layers.", fitted=True)
         else:
             self._show_data()
             self._show_notes()
@@ -314,6 +322,7 @@ class ControlPanel(widgets.VBox):
         if kind == "sweep":
             self.results.layers.changed()
             self.results.runs.changed()  # finished layers can be compared in any case
+        self._show_age()
 
     # ------------------------------------------------------------------ results
 
@@ -321,6 +330,39 @@ class ControlPanel(widgets.VBox):
         self.results.show(self.session.result, self.session.fitted_on)
         self.save_button.disabled = False
         self.page.enabled = True
+
+    def _show_age(self) -> None:
+        """Name the run on the map, and whether the controls still show its settings and its data are still open."""
+        session, result = self.session, self.session.result
+        if (
+            session.kind in ("fit", "sweep")
+            and session.outcome == "done"
+            and session.run_settings is not None
+        ):
+            but = "layer_idx" if session.kind == "sweep" else ""
+            self.progress.show_age(self._outdated(session.run_settings, session.run_assembly, but=but))
+        if result is None:
+            return
+        if session.running and self.results.brain.previews and session.run_settings is not None:
+            running = features_label(vars(session.run_settings))
+            self.results.show_what(f"Shown: {running}, before its permutation test.", "")
+            return
+        shown = features_label(vars(result.settings))
+        if session.fitted_on is not session.assembly:
+            shown = f"{plots.whose(result)}, {shown}"
+        self.results.show_what(f"Shown: {shown}.", self._outdated(result.settings, session.fitted_on))
+
+    def _outdated(self, settings: Settings, assembly: Assembly | None, *, but: str = "") -> str:
+        """In what a run with these settings on these data is outdated; "" if in nothing."""
+        fitting = self.session.kind == "fit" and not self.session.outcome
+        then = "a fit is running." if fitting else "press Fit to update."
+        if assembly is not self.assembly:
+            return f"Other data are open now: {then}"
+        names = [name for name in self.controls.changed_since(settings) if name != but]
+        labels = list(dict.fromkeys(self.controls.label_of(name) for name in names))
+        more = f" and {len(labels) - 3} more" if len(labels) > 4 else ""
+        named = ", ".join(labels[:3] if more else labels)
+        return f"The settings have changed ({named}{more}): {then}" if labels else ""
 
     def _show_data(self) -> None:
         self._data.value = f"<b>{escape(repr(self.assembly).removeprefix('Assembly(').removesuffix(')'))}</b>"

@@ -40,6 +40,8 @@ def _described(row: Any) -> tuple[Any, ...]:
 def _cell(value: Any) -> str:
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else number_text(float(value))
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value)) or "none"
     text = "" if value is None else str(value)
     return text if len(text) < 60 else f"\u2026{text[-58:]}"
 

@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 import IPython
 import numpy as np
 
-from .. import datasets, pipeline, records
+from .. import datasets, pipeline, plots, records
 from .._progress import Cancelled, Progress
 from .._validation import error_text
 from ..assembly import Array, Assembly
@@ -408,17 +408,24 @@ def best_layers(results: Mapping[int, Result]) -> Array:
 
 def run_label(result: Result) -> str:
     """A run in a few words: its time and its features."""
-    spaces = [features_label(vars(result.settings)), *result.settings.joined_with]
-    return f"{str(result.provenance.get('time', ''))[11:19]} {' + '.join(spaces)}".strip()
+    time = str(result.provenance.get("time", ""))[11:19]
+    return f"{time} {features_label(vars(result.settings))}".strip()
 
 
 def features_label(settings: Mapping[str, Any]) -> str:
-    """The first feature space of a run in a few words, from its settings by name; empty if they are not known."""
-    modality = settings.get("modality")
-    if modality == "language_model":
-        model = str(settings["model_name"]).rstrip("/").split("/")[-1]
+    """All feature spaces of a run in a few words, from its settings by name; empty if they are not known."""
+    modality, joined = settings.get("modality"), settings.get("joined_with")
+    if not isinstance(modality, str):
+        return ""
+    spaces = [modality, *(joined if isinstance(joined, (tuple, list)) else ())]
+    return " + ".join(_space_label(space, settings) for space in spaces)
+
+
+def _space_label(space: str, settings: Mapping[str, Any]) -> str:
+    if space == "language_model":
+        model = PurePath(str(settings["model_name"])).name
         return f"{model}, layer {settings['layer_idx']:.0f}, lookback {settings['lookback']:.0f}"
-    return modality.replace("_", " ") if isinstance(modality, str) else ""
+    return plots.space_name(space)
 
 
 # ---------------------------------------------------------------------- the download

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -39,6 +39,10 @@ class FitStatus(widgets.VBox):
     ----------
     session, controls, layers : of the panel
     buttons : Fit and Cancel
+
+    Attributes
+    ----------
+    on_checked : called after each check of the settings
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class FitStatus(widgets.VBox):
         self._shortage: tuple[Settings | None, dict[str, str]] = (None, {})
         self._others, self._failure = widgets.HTML(), widgets.HTML()
         self._retired = False
+        self.on_checked: Callable[[], None] = lambda: None
         self.error = widgets.VBox([self._others, self._failure]).add_class("enb-error")
         self._reason = widgets.HTML().add_class("enb-reason")
         self._estimate = widgets.HTML().add_class("enb-estimate")
@@ -70,6 +75,7 @@ class FitStatus(widgets.VBox):
             else:
                 self.estimating.ask(self._session.settings)
             self._show_problems()
+            self.on_checked()
 
     def _check(self) -> dict[str, str]:
         trouble = self._controls.adapt()
@@ -170,6 +176,9 @@ class ProgressView(widgets.VBox):
     def __init__(self) -> None:
         self._last = self._answered = float("-inf")
         self._lock = threading.Lock()
+        self._stage: str | None = None  # of the latest step
+        self._end: tuple[str, str, str] | None = None  # bar style, status and stages of a run that is done
+        self._outdated = ""
         self.bar = widgets.FloatProgress(min=0, max=1, layout={"width": "auto"}).add_class("enb-progress")
         self.stages = widgets.HTML(stages_html(None)).add_class("enb-stage-line")
         self.status = widgets.HTML("Ready.").add_class("enb-status")
@@ -183,14 +192,14 @@ class ProgressView(widgets.VBox):
 
     def begin(self, text: str) -> None:
         """A run begins."""
-        self._last = float("-inf")
+        self._last, self._stage, self._end = float("-inf"), None, None
         self.bar.value, self.bar.bar_style = 0.0, ""
         self.stages.value = stages_html(None)
         self.write(text)
 
     def show(self, step: Progress) -> None:
         """Show a step, unless the last one was a moment ago."""
-        now = time.monotonic()
+        now, self._stage = time.monotonic(), step.stage
         if now - self._last < UPDATE_SECONDS:
             return
         self._last = now
@@ -202,28 +211,54 @@ class ProgressView(widgets.VBox):
             if now - self._answered >= ANSWER_SECONDS:
                 self.status.value = escape(describe(step))
 
-    def end(self, style: str, text: str) -> None:
-        """A run has ended: `style` is the bar's, "success", "warning" or "danger"."""
+    def end(self, style: str, text: str, *, fitted: bool = False) -> None:
+        """A run has ended: `style` is the bar's, "success", "warning" or "danger"; `fitted`: all stages are done."""
         self.bar.bar_style = style
         if style == "success":
             self.bar.value = 1.0
-            self.stages.value = stages_html(None, all_done=True)
+        self.stages.value = stages_html(
+            None if style == "success" else self._stage, all_done=fitted, over=True
+        )
+        self._end, self._outdated = (style, text, self.stages.value) if fitted else None, ""
+        self.write(text)
+
+    def show_age(self, outdated: str) -> None:
+        """After a fit or sweep: show its end, or, in place of "Done", in what it is outdated."""
+        if self._end is None or outdated == self._outdated:
+            return
+        self._outdated = outdated
+        style, text, stages = ("warning", outdated, stages_html(None)) if outdated else self._end
+        self.bar.bar_style, self.stages.value = style, stages
         self.write(text)
 
 
 def describe(step: Progress) -> str:
     """A progress step in one line."""
-    rate = f", {step.rate:.0f} words/s" if step.rate and step.stage == "features" else ""
-    left = "" if step.seconds_left is None else f", about {step.seconds_left:.0f} s left in this stage"
-    return f"{step.stage}: {step.detail}{rate}{left}"
+    words = rate = ""
+    if step.stage == "features" and step.total > 1:
+        words = f", {step.done:,.0f} of {step.total:,.0f} words"
+        words += "; the time left is known after the first ones" if step.done == 0 else ""
+        rate = f", {step.rate:.{0 if step.rate >= 10 else 1}f} words/s" if step.rate else ""
+    left = "" if step.seconds_left is None else f", about {_time_left(step.seconds_left)} left in this stage"
+    return f"{step.stage}: {step.detail}{words}{rate}{left}"
 
 
-def stages_html(now: str | None, *, all_done: bool = False) -> str:
-    """The stages in a line: \u2713 done, \u25b6 now, \u00b7 to come."""
+def _time_left(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def stages_html(now: str | None, *, all_done: bool = False, over: bool = False) -> str:
+    """The stages in a line: \u2713 done, \u25b6 now, \u00b7 to come; `over`: the run ended at stage `now`."""
     at = STAGES.index(now) if now in STAGES else -1
     parts = []
     for number, stage in enumerate(STAGES):
-        sign = "\u2713" if all_done or number < at else "\u25b6" if number == at else "\u00b7"
+        sign = "\u2713" if all_done or number < at else "\u25b6" if number == at and not over else "\u00b7"
         css_class = ' class="enb-now"' if sign == "\u25b6" else ""
         parts.append(f"<span{css_class}>{sign} {STAGE_NAMES[stage]}</span>")
     return f'<div class="enb-stages">{"".join(parts)}</div>'

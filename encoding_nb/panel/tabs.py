@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import PurePath
 from typing import Any
 
 import IPython
@@ -265,7 +266,9 @@ class LayersTab(ResultTab):
             return
         end = "" if going_on else " The sweep is complete." if complete else " The sweep ended early."
         last = results[-1].settings.layer_idx
-        self._state.value = f"{len(results)} layers done, the last is layer {last}.{end}"
+        model = PurePath(results[-1].settings.model_name).name
+        done = f"{len(results)} layers done, the last is layer {last}.{end}"
+        self._state.value = escape(f"{model}, lookback {results[-1].settings.lookback}: {done}")
         try:
             png = figure_png(plots.plot_layers(results))
         except ValueError as error:  # no voxel is significant yet

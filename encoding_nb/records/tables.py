@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-LISTED_SETTINGS = ("modality", "model_name", "layer_idx", "lookback")
+LISTED_SETTINGS = ("modality", "joined_with", "model_name", "layer_idx", "lookback")
 LISTED_METRICS = ("median_score", "max_score", "n_significant")
 
 

@@ -62,6 +62,7 @@ function render({ model, el }) {
   let rows = []; // [{name, values}]
   let cursor = null; // [column, row] of the selection on the picture
   let drag = null;
+  let pointer = null; // {clientX, clientY} of a pointer that rests on the map
   let patience = 0;
   let generation = 0;
 
@@ -113,8 +114,9 @@ function render({ model, el }) {
     const pen = map.getContext("2d");
     pen.setTransform(1, 0, 0, 1, 0, 0);
     pen.clearRect(0, 0, map.width, map.height);
-    if (!picture) return;
+    if (!picture) return hideTip();
     clamp();
+    if (pointer && !drag) showTip(); // another voxel may be under the pointer now
     const grown = perPixel();
     pen.setTransform(grown, 0, 0, grown, -state.x * grown, -state.y * grown);
     pen.imageSmoothingEnabled = grown < 2;
@@ -236,6 +238,7 @@ function render({ model, el }) {
     if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
     event.preventDefault();
     event.stopPropagation();
+    if (event.key.startsWith("Arrow")) hideTip(); // the line below names the selected voxel
     KEYS[event.key]();
   });
   map.addEventListener("pointerdown", (event) => {
@@ -250,10 +253,11 @@ function render({ model, el }) {
       const now = under(event);
       state.x += drag.from[0] - now[0];
       state.y += drag.from[1] - now[1];
-      tip.style.display = "none";
+      hideTip();
       return drawMap();
     }
-    hover(event);
+    pointer = { clientX: event.clientX, clientY: event.clientY };
+    showTip();
   });
   map.addEventListener("pointerup", (event) => {
     const clicked = drag && !drag.moved;
@@ -265,7 +269,7 @@ function render({ model, el }) {
     if (voxel >= 0) select(voxel, at);
   });
   map.addEventListener("pointercancel", () => (drag = null));
-  map.addEventListener("pointerleave", () => (tip.style.display = "none"));
+  map.addEventListener("pointerleave", hideTip);
   // The wheel scrolls the page until the map is in use: a click or the Tab key gives it the focus.
   map.addEventListener(
     "wheel",
@@ -277,13 +281,18 @@ function render({ model, el }) {
     { passive: false },
   );
 
-  function hover(event) {
-    const voxel = voxelAt(...under(event));
+  function hideTip() {
+    pointer = null; // until it moves again
+    tip.style.display = "none";
+  }
+
+  function showTip() {
+    const voxel = voxelAt(...under(pointer));
     if (voxel < 0) return void (tip.style.display = "none");
     tip.textContent = describe(voxel);
     tip.style.display = "block";
     const box = stage.getBoundingClientRect();
-    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    const [x, y] = [pointer.clientX - box.left, pointer.clientY - box.top];
     tip.style.left = `${Math.max(0, Math.min(x + 14, box.width - tip.offsetWidth - 4))}px`;
     tip.style.top = `${y + 18 + tip.offsetHeight > box.height ? y - tip.offsetHeight - 8 : y + 18}px`;
   }
@@ -388,8 +397,8 @@ function render({ model, el }) {
   const threshold = field("threshold", "enb-brain-threshold", "Hide what lies below this value", { type: "range" });
   const readout = element(threshold.parentNode, "output", "enb-brain-threshold-value");
   const ends = {
-    vmin: field("colours from", "enb-brain-vmin", "Value of the darkest colour; empty: chosen from the values", NUMBER),
-    vmax: field("to", "enb-brain-vmax", "Value of the brightest colour; empty: chosen from the values", NUMBER),
+    vmin: field("colours from", "enb-brain-vmin", "Value of the darkest colour; empty: taken from the data", NUMBER),
+    vmax: field("to", "enb-brain-vmax", "Value of the brightest colour; empty: taken from the data", NUMBER),
   };
   const story = field("story", "enb-brain-story", "The story whose time course is shown below", {}, "select");
 

@@ -150,6 +150,44 @@ def test_zoom_and_pan(page):
     assert pixels(page, ".enb-brain-map") == near
 
 
+def test_the_tip_follows_the_map_under_a_pointer_that_rests(page):
+    """Keys and buttons move the map below the pointer: the tip names the voxel that is there then, or is hidden."""
+    view, tip = page.locator(".enb-brain-map").first, page.locator(".enb-brain-tip").first
+    click_at(page, 0.3, 0.4)
+    wait_until(lambda: shown_voxel(page) >= 0, page, "the voxel is selected", 10)
+    box = view.bounding_box()
+
+    def rest() -> str:
+        page.mouse.move(box["x"] + box["width"] * 0.23, box["y"] + box["height"] * 0.62 - 1)
+        page.mouse.move(box["x"] + box["width"] * 0.23, box["y"] + box["height"] * 0.62)
+        return tip.inner_text()
+
+    def truth() -> str:
+        """What the tip says when the pointer moves by nothing."""
+        said = tip.inner_text()
+        told = rest()
+        return told if said else ""
+
+    for key in ("+", "+", "-", "0"):
+        before = rest()
+        page.keyboard.press(key)
+        said = tip.inner_text()
+        assert said == truth(), f"after {key} the tip names another voxel than the one under the pointer"
+        if key != "-":
+            assert said != before, f"{key} moves the map under this pointer"
+    page.screenshot(path=SCREENSHOTS / "brain_view_tip.png")
+    for key in ("ArrowRight", "ArrowDown"):
+        assert rest() and tip.is_visible()
+        page.keyboard.press(key)
+        expect(tip).to_be_hidden()
+    assert rest()
+    page.keyboard.press("+")
+    page.mouse.move(5, 5)
+    expect(tip).to_be_hidden()
+    page.keyboard.press("0")
+    expect(tip).to_be_hidden()
+
+
 def test_threshold_colours_and_story_reach_the_kernel(page):
     view = page.locator(".enb-brain-map").first
     drawn = int(view.get_attribute("data-pictures"))

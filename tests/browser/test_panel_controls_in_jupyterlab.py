@@ -39,6 +39,8 @@ NUMBERS = {
 CHOICES = {
     "enb-context": ("strides (approximate)", "context_type", "strided"),
     "enb-pooling": ("the mean over the window", "last_token", False),
+    "enb-first-token": ("none", "first_token", "none"),
+    "enb-word-rate-bins": ("words from its time on (as LITcoder)", "word_rate_bins", "litcoder"),
     "enb-processing": ("folded and centred, as in LITcoder", "processing", "litcoder"),
     "enb-downsample": ("sinc filter", "downsample_method", "sinc"),
     "enb-scheme": ("every story in turn (nested cross-validation)", "use_train_test_split", False),
@@ -132,6 +134,7 @@ def test_every_control_says_in_words_what_it_is_for(open_notebook):
         unfold(page, section)
     choose(page, "enb-source", "a folder (ds003020, Alice)")
     page.locator(".enb-space-embeddings input").check()
+    page.locator(".enb-space-wordrate input").check()
     choose(page, "enb-context", "strides (approximate)")
     page.locator(".enb-stride input").wait_for()
     page.wait_for_timeout(300)
@@ -169,7 +172,9 @@ def test_tab_follows_the_page_through_every_control(open_notebook):
     page = small_panel(open_notebook, height=1400)
     for section in SECTIONS:
         unfold(page, section)
-    for late in (".enb-alternative select", ".enb-device select", "img.enb-trimming-picture"):
+    page.locator(".enb-space-wordrate input").check()
+    late_ones = (".enb-alternative select", ".enb-device select", ".enb-word-rate-bins select")
+    for late in (*late_ones, "img.enb-trimming-picture"):
         page.locator(late).wait_for(timeout=60_000)  # the kernel unfolds sections and draws the picture
     page.locator(".enb-data-section").focus()
     places = []

@@ -142,11 +142,66 @@ def test_threshold_and_colour_range_redraw(view, result):
     assert view._scale["note"] == "faded: not significant"
     view.vmin = 0.5  # does not fit to the other end, which then counts as not given, and the map says so
     assert view._scale["low"] == 0.5 < view._scale["high"]
-    assert view._scale["note"].startswith("the colours cannot go from 0.5 to 0.3: the upper end is chosen")
+    assert view._scale["note"].startswith(
+        "the colours cannot go from 0.5 to 0.3: the upper end is taken from the data"
+    )
     view.vmax = 0.7
     assert view._scale["note"] == "faded: not significant" and view._scale["high"] == 0.7
     view.threshold = 5.0
     assert view._scale["note"] == "no value reaches the threshold of 5"
+
+
+@pytest.mark.parametrize(("choice", "word"), [("fade", "faded"), ("hatch", "hatched"), ("hide", "hidden")])
+def test_the_legend_says_what_is_drawn(view, result, choice, word):
+    look = {"units": "correlation (r)", "nonsignificant": choice}
+    view.show(result.scores, significant=result.significant, **look)
+    assert view._scale["note"] == f"{word}: not significant"
+    view.show(result.scores, significant=result.scores > 0.2, otherwise="below 0.20", **look)
+    assert view._scale["note"] == f"{word}: below 0.20"
+    view.show(result.scores, significant=np.ones(len(result.scores), bool), **look)
+    assert view._scale["note"] == "", "all are significant"
+    view.show(result.scores, **look)
+    assert view._scale["note"] == ""
+
+
+def test_bars_say_nothing_of_fading():
+    assert brain_view(by_region(5))._scale["note"] == ""
+
+
+@pytest.mark.parametrize(
+    ("vmin", "vmax"),
+    [
+        (0.9, 0.1),
+        (0.9, None),
+        (0.99, 0.5),
+        (1.0, None),
+        (7.0, None),
+        (None, 9.0),
+        (-4.0, 0.1),
+        (None, -3.0),
+        (0.9, 3.0),
+        (2.0, 3.0),
+        (-3.0, -2.0),
+    ],
+)
+def test_the_colours_of_a_correlation_end_within_1(view, vmin, vmax):
+    with view.hold_trait_notifications():
+        view.vmin, view.vmax = vmin, vmax
+    assert -1 <= view._scale["low"] < view._scale["high"] <= 1
+    if vmin == 0.9 and vmax == 0.1:
+        assert view._scale["note"].startswith("the colours cannot go from 0.9 to 0.1")
+    elif None not in (vmin, vmax) or max(abs(end) for end in (vmin, vmax) if end is not None) > 1:
+        assert view._scale["note"].startswith(
+            ("a correlation lies between -1 and 1", "the colours cannot go")
+        )
+
+
+def test_the_colours_of_other_values_may_go_beyond_1(view, result):
+    view.show(result.scores * 5, units="log10 of the chosen alpha")
+    view.vmin, view.vmax = 2.0, 7.0
+    assert (view._scale["low"], view._scale["high"]) == (2.0, 7.0) and "correlation" not in view._scale[
+        "note"
+    ]
 
 
 def test_colours_of_regions_that_cannot_be_are_said_too():

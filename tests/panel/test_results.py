@@ -303,17 +303,28 @@ def test_what_a_sweep_takes_is_said_beforehand(panel, swept):
     panel.settings = MODEL
     assert panel.fit_status.estimating.join(30)
     said = texts(panel.results.layers)
-    assert "A sweep: 5 layers, about" in said and "features are cached" in said
+    assert "A sweep: 5 layers, 1 or 2 s" in said and "features are cached" in said
 
 
 def test_a_saved_run_is_called_what_it_is(panel, tmp_path):
     panel.save()
-    save_run(replace(panel.result, settings=replace(MODEL, layer_idx=3)), tmp_path, figures=False)
+    model = replace(MODEL, layer_idx=3)
+    for settings in (model, replace(model, joined_with=("wordrate", "embeddings"))):
+        save_run(replace(panel.result, settings=settings), tmp_path, figures=False)
+    save_run(replace(panel.result, settings=replace(model, modality="wordrate", joined_with=("language_model",))),
+             tmp_path, figures=False)  # fmt: skip
     tab = panel.results.runs
     tab.changed()
     in_front(panel, tab)
     saved = [label for label, _ in tab.first.options if label.startswith("saved: ")]
-    assert sorted(label.split(" ", 3)[3] for label in saved) == ["tiny-gpt2, layer 3, lookback 8", "wordrate"]
+    alone = "tiny-gpt2, layer 3, lookback 8"
+    expected = [alone, f"{alone} + word rate + embeddings", "word rate", f"word rate + {alone}"]
+    assert sorted(label.split(" ", 3)[3] for label in saved) == expected
+    for label in expected:
+        assert f"<td>S, {label}</td>" in tab._table.value
+    remembered = panel.session.remembered
+    panel.session._remember(replace(panel.result, settings=replace(model, joined_with=("wordrate",))))
+    assert list(panel.session.remembered)[-1].endswith(f"{alone} + word rate") and remembered
 
 
 def test_a_sweep_without_a_language_model_is_refused(panel):

@@ -130,11 +130,11 @@ def test_remembered_runs_keep_their_maps_and_not_their_time_courses(assembly, re
     for number in range(the_session.N_REMEMBERED + 3):
         session._remember(replace(result, provenance={"time": f"2026-01-01T00:00:{number:02}"}))
     assert (
-        len(session.remembered) == the_session.N_REMEMBERED and "00:00:02 wordrate" not in session.remembered
+        len(session.remembered) == the_session.N_REMEMBERED and "00:00:02 word rate" not in session.remembered
     )
     session._remember(replace(result, provenance={"time": "2026-01-01T00:00:10"}))
-    assert list(session.remembered)[-1] == "00:00:10 wordrate (2)"
-    kept = session.remembered["00:00:10 wordrate"]
+    assert list(session.remembered)[-1] == "00:00:10 word rate (2)"
+    kept = session.remembered["00:00:10 word rate"]
     assert kept.scores is result.scores and not kept.predictions and not kept.measured
 
 
