@@ -311,19 +311,25 @@ def _recorded(runs: Sequence[_Run], results_dir: Path | None, keep_predictions: 
     for assembly in {assembly for assembly, _ in runs} if folders else ():
         with suppress(Exception):  # reading the data may raise anything, and the runs report it
             digests[assembly] = assembly_digest(assembly)
-    wanted = {(run[1].to_json(), digests[run[0]]): run for run in runs if run[0] in digests}
+    wanted = {(_meaning(run[1]), digests[run[0]]): run for run in runs if run[0] in digests}
     found = {}
     for folder in folders:
         # of another version, or damaged: then it is run again, and list_runs reports it
         with suppress(records.RecordError):
             described = records.load_description(folder)
-            settings = records.read_settings(folder, described).to_json()
-            run = wanted.get((settings, described.get("DataDigest", "")))
+            settings = records.read_settings(folder, described)
+            run = wanted.get((_meaning(settings), described.get("DataDigest", "")))
             if run is not None:
                 result = records.load_run(folder)
                 if result.predictions or not keep_predictions:
                     found[run] = _as_recorded(result, folder, keep_predictions)
     return found
+
+
+def _meaning(settings: Settings) -> str:
+    """Settings as JSON, equal for those of equal runs: a default grid written out, bins of word rate where it is."""
+    bins = settings.word_rate_bins if "wordrate" in settings.spaces else Settings.word_rate_bins
+    return replace(settings, alphas=settings.alpha_grid, word_rate_bins=bins).to_json()
 
 
 def _as_recorded(result: Result, folder: Path, keep_predictions: bool) -> Result:

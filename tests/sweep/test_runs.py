@@ -289,6 +289,17 @@ def test_what_is_recorded_of_other_data_or_broken_is_run_again(assembly, memory,
     np.testing.assert_array_equal(again[0].scores, first[0].scores)
 
 
+@pytest.mark.parametrize("same", [True, False], ids=["the same bins", "other bins"])
+def test_a_run_of_before_is_found_where_its_settings_mean_the_same(assembly, memory, tmp_path, same):
+    """Records of before name their grid of alphas, and count words as LITcoder does, where word rate is counted."""
+    asked = replace(RATE, alphas=None, word_rate_bins="litcoder" if same else "centred")
+    recorded = replace(asked, alphas=asked.alpha_grid, word_rate_bins="litcoder")
+    first = run_sweep(assembly, [recorded], memory=memory, results_dir=tmp_path, progress=False)
+    again = run_sweep(assembly, [asked], memory=memory, results_dir=tmp_path, progress=False)
+    assert len(tables.list_runs(tmp_path)) == (1 if same else 2)
+    assert np.array_equal(again[0].scores, first[0].scores, equal_nan=True) == same
+
+
 def test_time_courses_are_read_from_the_record(assembly, memory, tmp_path):
     folder = tmp_path / "runs"
     run_sweep(assembly, [RATE], memory=memory, results_dir=folder, progress=False)
