@@ -36,7 +36,7 @@ _HOME = {
         permutation_pvalues
     """,
     "pipeline": "Result check design_matrices estimate partition run to_code",
-    "brain": "export_webgl flatmap roi_table serve_folder vertex_surface",
+    "brain": "export_webgl flatmap roi_table serve_folder vertex_surface voxel_order",
     "plots": """
         new_axes new_figure plot_best_layer plot_comparison plot_delays plot_difference_map
         plot_flatmap plot_layers plot_partition plot_rois plot_stories plot_timeline

@@ -277,6 +277,8 @@ class Story:
 class Surface:
     """The cortical surface that voxels are drawn on, by pycortex's names.
 
+    Voxels are listed in pycortex's order, numpy's C order of (z, y, x) of the mask; see `voxel_order` for nilearn's.
+
     Attributes
     ----------
     subject, transform, mask : str
@@ -414,7 +416,9 @@ class Assembly:
         first_tr : float, seconds
             When the first row of BOLD was taken, for stories without ``tr_times``: row i is at
             ``first_tr + tr * i``.
-        fields : ``surface``, ``rois``, ``voxel_names``, ``truth``: see `Assembly`
+        fields : ``surface``, ``rois``, ``voxel_names``, ``truth``: see `Assembly`. With a surface, the columns of BOLD
+            and of masks are in pycortex's order of voxels, numpy's C order of (z, y, x); `voxel_order` converts from
+            nilearn's.
 
         Raises
         ------

@@ -73,6 +73,11 @@ def _write_transform(folder: Path, shape: tuple[int, int, int]) -> None:
     coord[:3, 3] = -low * scale
     matrices = {"coord": coord.tolist(), "magnet": coord.tolist()}
     (folder / "matrices.xfm").write_text(json.dumps(matrices))
-    nibabel.save(
-        nibabel.Nifti1Image(np.zeros(shape[::-1], np.float32), np.eye(4)), folder / "reference.nii.gz"
-    )
+    # from voxels to the millimetres of the surfaces, with voxels of three sizes
+    reference = nibabel.Nifti1Image(np.zeros(shape[::-1], np.float32), np.linalg.inv(coord))
+    nibabel.save(reference, folder / "reference.nii.gz")
+
+
+def reference_affine(store: Path, transform: str = "near", subject: str = "tiny") -> np.ndarray:
+    """(4, 4): from voxel numbers of a transform to millimetres."""
+    return nibabel.load(store / subject / "transforms" / transform / "reference.nii.gz").affine

@@ -225,9 +225,14 @@ def _can_grow(store: Path, subject: str) -> bool:
     return all(os.access(folder, os.W_OK) for folder in folders)
 
 
+def linked_folder(store: Path) -> Path:
+    """Where `_linked_store` puts its links to a store, and pycortex what it makes of them."""
+    return cache_folder() / "pycortex" / digest([str(store.resolve())])[:12]
+
+
 def _linked_store(store: Path) -> Path:
     """A store in the cache folder with real folders and links to the files of `store`; brought up to date."""
-    links = cache_folder() / "pycortex" / digest([str(store.resolve())])[:12]
+    links = linked_folder(store)
     for subject in subjects_of(store):
         for path in sorted((store / subject).rglob("*")):
             target = links / path.relative_to(store)

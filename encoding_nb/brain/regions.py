@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._validation import check_result, mask_of
+from .._validation import check_result, mask_of, shorten
 from ..assembly import Array, Surface
 from ..scoring import region_metrics
-from .surfaces import VERTICES, roi_masks, surface_mask, voxel_count
+from .surfaces import roi_masks, surface_grid, surface_mask, voxel_count
+from .volumes import axes_onto, read_volume, turned
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 Regions = Mapping[str, Array] | Sequence[str] | str | Path
 
 _ATLAS_ENDINGS = (".nii", ".nii.gz", ".npz", ".json")
+_OTHER_ENDINGS = (".gii", ".gii.gz", ".annot", ".label", ".mgh", ".mgz", ".npy", ".img", ".hdr")
+_ROUNDING = 1e-3  # by which a label stored as a decimal number may differ from a whole number
 _KEYS = {"mean": "mean_score", "median": "median_score", "count": "n_voxels"}
 
 
@@ -102,7 +107,7 @@ def region_masks(
         rois = result.rois
     if isinstance(rois, Mapping):
         return _checked_masks(rois, len(result.scores))
-    if isinstance(rois, Path) or (isinstance(rois, str) and rois.endswith(_ATLAS_ENDINGS)):
+    if isinstance(rois, Path) or (isinstance(rois, str) and rois.endswith(_ATLAS_ENDINGS + _OTHER_ENDINGS)):
         if result.surface is None:
             raise ValueError(
                 f"{rois}: an atlas needs the surface of the data to find its voxels, and these data have none; pass "
@@ -135,12 +140,14 @@ def read_masks(
     Parameters
     ----------
     path : file
-        A NIfTI volume of whole-number labels (0: none) on the grid of the surface's transform; an `.npz` of
-        one boolean array per region, (n_voxels,) or the transform's volume (z, y, x); or a `.json` object of
-        region names, each with the numbers of its voxels (from 0) or with one true or false per voxel.
+        A NIfTI volume of whole-number labels (0: none) with the voxels of the transform's reference image, in any
+        orientation, which the affines tell; an `.npz` of one boolean array per region, (n_voxels,) or a volume
+        (z, y, x) stored as the reference is; or a `.json` object of region names, each with the numbers of its
+        voxels (from 0) or with one true or false per voxel. Voxels are in the order of `surface_mask`;
+        `voxel_order` converts from nilearn's.
     surface : Surface
     names : mapping of label to name, optional
-        For a NIfTI file; labels without a name are called "label 7".
+        For a NIfTI file; labels without a name are called "label 7", and labels of the same name make one region.
 
     Returns
     -------
@@ -150,18 +157,27 @@ def read_masks(
     Raises
     ------
     ValueError
-        A file of another kind, on another grid, with labels that are not whole numbers, or with masks of the
-        wrong length. OSError if it cannot be read.
+        A file of another kind; a volume with other voxels, more than one volume, or no affine; labels that are not
+        whole numbers; masks of the wrong length; `names` that fit none of the labels. OSError if it cannot be read.
+
+    Warns
+    -----
+    UserWarning
+        The reference image has no affine: then the volume's array is taken as it is.
     """
-    path = Path(path)
-    n_voxels = voxel_count(surface)
+    path = Path(path).expanduser()
     if path.name.endswith((".nii", ".nii.gz")):
-        return _label_volume(path, surface, names or {})
+        return _label_volume(path, surface, _label_names(names or {}))
+    if names:
+        raise ValueError(
+            f"{path.name}: names are for a NIfTI volume of labels; the regions of this file have names."
+        )
+    n_voxels = voxel_count(surface)
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
-            masks = {name: _over_voxels(file[name], surface) for name in file.files}
+            masks = {name: _over_voxels(file[name], name, surface, path) for name in file.files}
     elif path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_once, path))
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path.name}: expected an object of region names, got a {type(content).__name__}."
@@ -169,16 +185,34 @@ def read_masks(
         masks = {name: _listed(name, entry, n_voxels, path) for name, entry in content.items()}
     else:
         raise ValueError(
-            f"{path.name}: expected an atlas as {', '.join(_ATLAS_ENDINGS)}; convert it, or pass boolean masks."
+            f"{path.name}: expected an atlas as {', '.join(_ATLAS_ENDINGS)}; convert it, or pass boolean masks. GIFTI "
+            f"files have values per vertex: pass these as boolean masks over the vertices of a vertex_surface."
         )
     return _checked_masks(masks, n_voxels)
 
 
-def _over_voxels(mask: Array, surface: Surface) -> Array:
+def _once(path: Path, entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The entries of a JSON object, whose names must differ."""
+    found = dict(entries)
+    if len(found) < len(entries):
+        counts = Counter(name for name, _ in entries)
+        raise ValueError(
+            f"{path.name}: the region {max(counts, key=counts.__getitem__)!r} is there twice; rename one."
+        )
+    return found
+
+
+def _over_voxels(mask: Array, name: str, surface: Surface, path: Path) -> Array:
     """A mask as it is, or a mask volume on the surface's grid cut down to the surface's voxels."""
-    if surface.mask != VERTICES and mask.shape == surface_mask(surface).shape:
-        return mask[surface_mask(surface)]
-    return mask
+    if mask.ndim != 3:
+        return mask
+    expected = surface_mask(surface)
+    if mask.shape != expected.shape:
+        raise ValueError(
+            f"{path.name}, region {name!r}: expected a volume (z, y, x) of shape {expected.shape}, got {mask.shape}; "
+            f"transpose a volume (x, y, z) that is stored as the reference image is."
+        )
+    return mask[expected]
 
 
 def _listed(name: str, entry: Any, n_voxels: int, path: Path) -> Array:
@@ -194,23 +228,74 @@ def _listed(name: str, entry: Any, n_voxels: int, path: Path) -> Array:
             f"{path.name}, region {name!r}: expected voxel numbers from 0 to {n_voxels - 1}, or one true or false for "
             f"each of {n_voxels} voxels."
         )
+    if len(np.unique(array)) < len(array):  # 0 and 1 for each voxel would be taken for voxels 0 and 1
+        raise ValueError(
+            f"{path.name}, region {name!r}: expected the number of each voxel once, got some again; for one flag per "
+            f"voxel, write true and false instead of 1 and 0."
+        )
     mask[array] = True
     return mask
 
 
-def _label_volume(path: Path, surface: Surface, names: Mapping[int, str]) -> dict[str, Array]:
-    import nibabel
+def _label_names(names: Mapping[Any, str]) -> dict[int, str]:
+    """Names by whole number; a JSON file has its numbers as text."""
+    try:
+        numbers = {label: float(label) for label in names}
+        if all(number.is_integer() for number in numbers.values()):
+            return {int(number): str(names[label]) for label, number in numbers.items()}
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"names: expected a name for each whole-number label, such as {{1: 'V1'}}, got {shorten(str(names))}."
+    )
 
+
+def _label_volume(path: Path, surface: Surface, names: Mapping[int, str]) -> dict[str, Array]:
     mask = surface_mask(surface)
-    image: Any = nibabel.load(path)
-    volume = np.asarray(image.dataobj).squeeze()
-    if volume.shape != mask.shape[::-1]:
+    volume, grid = read_volume(path), surface_grid(surface)
+    axes = axes_onto(
+        volume,
+        grid,
+        f"resample it: nilearn.image.resample_to_img({path.name!r}, {str(grid.path)!r}, interpolation='nearest').",
+    )
+    labels = turned(_whole_numbers(volume.values(), path), axes).T
+    in_cortex = labels[mask]
+    finite = np.isfinite(in_cortex)
+    if not finite.all():
         raise ValueError(
-            f"{path.name}: expected labels on the grid of {surface.subject}/{surface.transform}, "
-            f"{mask.shape[::-1]} voxels (x, y, z), got {volume.shape}; resample the atlas to that transform first."
+            f"{path.name}: expected a label for every voxel of the mask, got NaN or infinity in {int((~finite).sum())} "
+            f"of {finite.size}; write 0 where there is no region."
         )
-    labels = volume.T[mask]
-    if not (np.isfinite(labels).all() and (labels == np.rint(labels)).all()):
-        raise ValueError(f"{path.name}: expected whole-number labels; resample with nearest neighbours.")
-    found = [int(label) for label in np.unique(volume[np.isfinite(volume)]) if label != 0]
-    return {names.get(label, f"label {label}"): labels == label for label in found}
+    found = [int(label) for label in np.unique(labels[np.isfinite(labels)]) if label != 0]
+    if names and not names.keys() & set(found):
+        raise ValueError(
+            f"{path.name}: expected labels {shorten(', '.join(map(str, names)))}, which names gives, got "
+            f"{shorten(', '.join(map(str, found))) or 'none'}; check that the names are of this atlas."
+        )
+    masks: dict[str, Array] = {}
+    for label in found:
+        name = names.get(label, f"label {label}")
+        masks[name] = (in_cortex == label) | masks.get(name, False)
+    return masks
+
+
+def _whole_numbers(values: Array, path: Path) -> Array:
+    """Labels as they are if they are integers; else rounded, if they are close to whole numbers."""
+    if values.dtype.kind in "biu":
+        return values
+    if values.dtype.kind != "f":
+        raise ValueError(f"{path.name}: expected whole-number labels, got values of type {values.dtype}.")
+    whole, finite = np.rint(values), np.isfinite(values)
+    wrong = values[finite][np.abs(values[finite] - whole[finite]) > _ROUNDING]
+    if wrong.size:
+        raise ValueError(
+            f"{path.name}: expected whole-number labels, got some such as {wrong[0]:.6g}; resample with nearest "
+            f"neighbours."
+        )
+    largest, exact = float(np.abs(whole[finite]).max(initial=0)), 2 / float(np.finfo(values.dtype).eps)
+    if largest > exact:
+        raise ValueError(
+            f"{path.name}: labels up to {largest:.0f} are stored as {values.dtype}, which is exact only up to "
+            f"{exact:.0f}, so some regions may have become one; save its source with integer labels."
+        )
+    return whole

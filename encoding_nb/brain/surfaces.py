@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import _progress
 from .._files import cache_folder, digest, new_file
 from .._machine import blas_by_thread, blas_limited
 from .._validation import check_whole, describe
 from ..assembly import Array, Surface
-from ._pycortex import find_store, import_cortex, open_store, pycortex_lock, quiet
+from ._pycortex import find_store, import_cortex, linked_folder, open_store, pycortex_lock, quiet
 from .outlines import Extent, Outline, read_drawing
+from .volumes import Volume, axes_onto, read_volume, same_axes, turned
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -207,12 +209,23 @@ def check_surface(surface: Any) -> None:
 
 
 def surface_mask(surface: Surface) -> Array:
-    """The voxels of a surface: bool, (z, y, x), in the order in which values are listed.
+    """The voxels of a surface: bool, (z, y, x), as in pycortex.
+
+    This is the order in which values are listed: value i is that of voxel `np.argwhere(mask)[i]`, so x changes
+    fastest. `volume[mask]` lists the values of a volume (z, y, x), and `image.get_fdata().T[mask]` those of a NIfTI
+    image stored like the transform's reference. nilearn's maskers and `image.get_fdata()[mask.T]` list the same voxels
+    in another order, with z fastest: `voxel_order` converts.
 
     Raises
     ------
     ValueError
-        Unknown subject, transform or mask (the known ones are listed), or a surface of vertices.
+        Unknown subject, transform or mask (the known ones are listed), a surface of vertices, or a mask file
+        that is damaged, or stored in another order of axes or shape than the transform's reference image.
+
+    Warns
+    -----
+    UserWarning
+        A mask file whose affine has its voxels elsewhere than the reference; pycortex uses its array only.
     """
     check_surface(surface)
     if surface.mask == VERTICES:
@@ -226,15 +239,56 @@ def surface_mask(surface: Surface) -> Array:
 def voxel_count(surface: Surface) -> int:
     """The number of voxels in the mask of a surface, or of vertices of the surface."""
     check_surface(surface)
+    known = known_voxel_count(surface)
+    if known is not None:
+        return known
     if surface.mask == VERTICES:
         return int(flat_mapper(surface).weights.shape[1])
     return int(surface_mask(surface).sum())
 
 
+def known_voxel_count(surface: Surface) -> int | None:
+    """`voxel_count` from the files of a surface, without pycortex; None where pycortex has to make the mask first.
+
+    Raises
+    ------
+    ValueError
+        As `surface_mask`.
+    """
+    check_surface(surface)
+    if surface.mask == VERTICES:
+        return _vertex_count(surface)
+    if surface == SHIPPED:
+        return int(_shipped_mask().sum())
+    file = _mask_file(surface)
+    return None if file is None else int(_mask_of_file(surface, file).sum())
+
+
+def _vertex_count(surface: Surface) -> int | None:
+    """Vertices of both hemispheres; None if the files of the flat surface are not GIFTI files."""
+    folder = _store_of(surface) / surface.subject / "surfaces"
+    files = [folder / f"flat_{side}.gii" for side in ("lh", "rh")]
+    if not all(file.is_file() for file in files):
+        return None
+    return sum(_points_of_file(file, file.stat().st_mtime_ns) for file in files)
+
+
 @lru_cache(maxsize=8)
+def _points_of_file(file: Path, changed: int) -> int:
+    import nibabel
+
+    image: Any = nibabel.load(file)
+    return len(image.agg_data("pointset"))
+
+
 def _mask(surface: Surface) -> Array:
-    if surface != SHIPPED:
-        return _read_only(_pycortex_mask(surface))
+    if surface == SHIPPED:
+        return _shipped_mask()
+    return _mask_of_file(surface, _mask_file(surface) or _made_by_pycortex(surface))
+
+
+@lru_cache(maxsize=1)
+def _shipped_mask() -> Array:
     with np.load(SHIPPED_FOLDER / "mask.npz") as file:
         return _read_only(_unpacked(file["bits"], file["shape"]))
 
@@ -244,22 +298,160 @@ def _read_only(mask: Array) -> Array:
     return mask
 
 
-def _pycortex_mask(surface: Surface) -> Array:
-    folder = _store_of(surface) / surface.subject / "transforms"
+def _mask_file(surface: Surface) -> Path | None:
+    """The file of a mask, in the store or where pycortex has put it; None if pycortex has not made it yet."""
+    store = _store_of(surface)
+    inside = Path(surface.subject, "transforms", surface.transform)
+    file = store / inside / f"mask_{surface.mask}.nii.gz"
+    if (file.parent / "matrices.xfm").is_file() and file.is_file():
+        return file
+    folder = store / surface.subject / "transforms"
     transforms = sorted(path.parent.name for path in folder.glob("*/matrices.xfm"))
     if surface.transform not in transforms:
         raise ValueError(
             f"Subject {surface.subject} has no transform {surface.transform!r}; choose from "
             f"{', '.join(transforms) or 'none'}. For values per vertex use vertex_surface({surface.subject!r})."
         )
-    drawn = (path.name[5:-7] for path in (folder / surface.transform).glob("mask_*.nii.gz"))
+    drawn = (path.name[5:-7] for path in file.parent.glob("mask_*.nii.gz"))
     known = sorted({*drawn, *PYCORTEX_MASKS})
     if surface.mask not in known:
         raise ValueError(
             f"{surface.subject}/{surface.transform} has no mask {surface.mask!r}; choose from {', '.join(known)}."
         )
+    made = linked_folder(store) / inside / file.name
+    return made if made.is_file() else None
+
+
+def _made_by_pycortex(surface: Surface) -> Path:
+    """The file of a mask that pycortex makes and keeps; seconds for "thick" and "thin", minutes for "cortical"."""
     with pycortex_of(surface) as cortex:
-        return np.asarray(cortex.db.get_mask(surface.subject, surface.transform, surface.mask), bool)
+        cortex.db.get_mask(surface.subject, surface.transform, surface.mask)
+        folder = Path(cortex.db.filestore, surface.subject, "transforms", surface.transform)
+        return folder / f"mask_{surface.mask}.nii.gz"
+
+
+def _mask_of_file(surface: Surface, file: Path) -> Array:
+    reference = _reference_file(surface)
+    stamps = [path.stat().st_mtime_ns if path is not None else 0 for path in (file, reference)]
+    return _read_mask(file, reference, *stamps)
+
+
+@lru_cache(maxsize=8)
+def _read_mask(file: Path, reference: Path | None, *changed: int) -> Array:
+    volume = read_volume(file)
+    if reference is not None:
+        _check_mask(volume, read_volume(reference, first=True))
+    values = volume.values()
+    if not np.isfinite(values).all():
+        raise ValueError(f"{file}: expected a mask of 0 and 1, got values that are not finite.")
+    return _read_only(np.ascontiguousarray(values.T != 0))
+
+
+def _check_mask(volume: Volume, reference: Volume) -> None:
+    """pycortex draws the array of a mask as it is: it must be stored as the reference image is."""
+    remedy = "save the mask again from an array in the order of axes of the reference, with its affine."
+    known = volume.affine is not None and reference.affine is not None
+    if volume.shape != reference.shape:
+        raise ValueError(
+            f"{volume.path}: expected the voxels of {reference.path.name} ({reference}), got {volume}; {remedy}"
+        )
+    if not known:
+        return
+    try:
+        axes = axes_onto(volume, reference, "")
+    except ValueError as error:
+        _progress.warn(f"{error} pycortex uses only the array of the mask, and so does this map.")
+        return
+    if not same_axes(axes):
+        raise ValueError(
+            f"{volume.path}: is stored in another order of axes than {reference.path.name}, and pycortex uses only its "
+            f"array, so maps would be turned or mirrored; {remedy}"
+        )
+
+
+def _reference_file(surface: Surface) -> Path | None:
+    file = _store_of(surface) / surface.subject / "transforms" / surface.transform / "reference.nii.gz"
+    return file if file.is_file() else None
+
+
+def surface_grid(surface: Surface) -> Volume:
+    """The image whose voxels the mask of a surface has: the transform's reference, else the file of the mask.
+
+    Raises
+    ------
+    ValueError
+        As `surface_mask`, or there is no such image.
+    """
+    mask = surface_mask(surface)
+    file = _reference_file(surface) or (None if surface == SHIPPED else _mask_file(surface))
+    if file is None:
+        raise ValueError(
+            f"{surface.subject}/{surface.transform} has no file reference.nii.gz, so the affine of its voxels is not "
+            f"known; copy that file into the folder of the transform."
+        )
+    grid = read_volume(file, first=True)
+    if grid.shape != mask.shape[::-1]:
+        raise ValueError(
+            f"{file}: expected the {' x '.join(map(str, mask.shape[::-1]))} voxels of the mask, got {grid}; check that "
+            f"this is the right store."
+        )
+    return grid
+
+
+def voxel_order(surface: Surface, *, mask: str | Path | None = None) -> Array:
+    """The numbers that bring columns of BOLD from nilearn's order of voxels into that of a surface.
+
+    With `order = voxel_order(surface, mask="mask.nii.gz")`, `bold[:, order]` has its columns in the order that
+    `surface_mask` describes, if `bold` is (n_rows, n_voxels) from `NiftiMasker(mask_img="mask.nii.gz")`, from
+    `nilearn.masking.apply_mask`, or from `image.get_fdata()[mask].T`.
+
+    Parameters
+    ----------
+    surface : Surface
+    mask : file, optional
+        The NIfTI mask with which BOLD was read, in its own orientation; not 0 inside. None means the mask of the
+        surface, stored as the transform's reference image is.
+
+    Returns
+    -------
+    array of int, (n_voxels,)
+
+    Raises
+    ------
+    ValueError
+        The mask has other voxels than the surface (their numbers are given), is on another grid, has no affine,
+        or cannot be read; or a surface of vertices.
+    """
+    expected = surface_mask(surface)
+    if mask is None:
+        inside, axes = expected.T, None
+    else:
+        volume = read_volume(Path(mask).expanduser())
+        axes = axes_onto(
+            volume,
+            surface_grid(surface),
+            "resample BOLD (not only the mask) to that image before masking: nilearn.image.resample_to_img.",
+        )
+        values = volume.values()
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{volume.path.name}: expected a mask of 0 and 1, got values that are not finite."
+            )
+        inside = values != 0
+    numbers = np.full(inside.shape, -1)
+    numbers[inside] = np.arange(np.count_nonzero(inside))  # nilearn's order: the first axis changes slowest
+    if axes is not None:
+        numbers = turned(numbers, axes)
+    placed = numbers.T
+    missing, extra = int((expected & (placed < 0)).sum()), int((~expected & (placed >= 0)).sum())
+    if missing or extra:
+        raise ValueError(
+            f"{Path(str(mask)).name}: expected the {int(expected.sum())} voxels of mask {surface.mask!r} of "
+            f"{surface.subject}/{surface.transform}; {missing} of them are missing, and there are {extra} others. Read "
+            f"BOLD with that mask, or save yours as mask_<name>.nii.gz in the folder of the transform and use "
+            f"Surface({surface.subject!r}, {surface.transform!r}, <name>)."
+        )
+    return placed[expected]
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import features, ridge
+from .. import _progress, brain, features, ridge
+from .._validation import error_text
 from ..assembly import Array, Assembly, Story, check_assembly
 from ..design import Trimming
 from ..scoring import LEAST_BLOCKS, LEAST_ROWS
@@ -23,7 +24,7 @@ OUTER_FOLDS_LOOKED_AT = 50
 EXPECTED_WIDTH = 300  # columns of a file of word vectors
 _FOLD_FIELDS = {"folding_type", "n_inner_folds", "chunk_length", "seed"}
 _MODEL_FIELDS = {"modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride"}
-_MODEL_FIELDS |= {"processing", "last_token", "use_stored_contexts", "embedding"}
+_MODEL_FIELDS |= {"processing", "last_token", "first_token", "use_stored_contexts", "embedding"}
 _LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
 
 
@@ -137,6 +138,9 @@ def plan_run(
 ) -> Plan:
     """Plan a run, without reading BOLD or a model's weights.
 
+    If pycortex has not made the mask of the surface yet, it makes it now, once, which takes seconds: a map needs it,
+    and BOLD of another size must not be found after the fit.
+
     Parameters
     ----------
     assembly, settings
@@ -156,10 +160,16 @@ def plan_run(
         Given folds that do not fit the rows.
     TypeError
         `assembly` is not an Assembly, or `settings` not a Settings.
+
+    Warns
+    -----
+    UserWarning
+        The surface cannot be found or read, so no brain map of this fit can be drawn.
     """
     check_assembly(assembly, "plan_run")
     check_settings(settings, "plan_run")
     problems, draft = _draft(assembly, settings, looked_at=None)
+    problems |= {} if problems else _check_surface(assembly, planned=True)
     for name, sentence in problems.items():
         raise SettingsError(name, sentence)
     folds = draft.inner_folds
@@ -183,7 +193,8 @@ def plan_run(
 def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
     """Problems of a run: {setting: one sentence}, empty when it can start.
 
-    Reads a model's configuration, not its weights, and no BOLD. No value of a setting raises an error.
+    "surface" is BOLD of another size than the surface of the data. Reads a model's configuration, not its weights,
+    and no BOLD. No value of a setting raises an error.
 
     Raises
     ------
@@ -192,7 +203,8 @@ def check(assembly: Assembly, settings: Settings) -> dict[str, str]:
     """
     check_assembly(assembly, "check")
     check_settings(settings, "check")
-    return _draft(assembly, settings, looked_at=OUTER_FOLDS_LOOKED_AT)[0]
+    problems = _draft(assembly, settings, looked_at=OUTER_FOLDS_LOOKED_AT)[0]
+    return problems | _check_surface(assembly, planned=False)
 
 
 # ---------------------------------------------------------------------- stories
@@ -292,6 +304,28 @@ def _draft(assembly: Assembly, settings: Settings, *, looked_at: int | None) -> 
     except SettingsError as error:
         problems[error.field] = str(error)
     return problems, draft
+
+
+def _check_surface(assembly: Assembly, *, planned: bool) -> dict[str, str]:
+    """BOLD of another size than its surface. A mask that does not exist yet is made only if the run is `planned`."""
+    surface = assembly.surface
+    if surface is None:
+        return {}
+    try:
+        n_expected = brain.voxel_count(surface) if planned else brain.known_voxel_count(surface)
+    except Exception as error:  # noqa: BLE001 - a fit needs no map
+        if planned:
+            _progress.warn(f"No brain map of this fit can be drawn ({error_text(error)}).", stacklevel=4)
+        return {}
+    if n_expected in (None, assembly.n_voxels):
+        return {}
+    expected = f"{n_expected} vertices of {surface.subject}"
+    if surface.mask != brain.VERTICES:
+        expected = f"{n_expected} voxels of mask {surface.mask!r} of {surface.subject}/{surface.transform}"
+    return {
+        "surface": f"Expected BOLD of the {expected}, got {assembly.n_voxels} columns, so brain maps and regions would "
+        f"be wrong; name the mask that BOLD was read with, or leave the data's surface=None, which has no maps."
+    }
 
 
 def _check_features(settings: Settings) -> dict[str, str]:

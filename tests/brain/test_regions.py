@@ -12,7 +12,7 @@ from encoding_nb import Surface
 from encoding_nb._files import CACHE_VARIABLE
 from encoding_nb.brain import _pycortex, regions, surfaces
 
-from ..tiny_subject import make_store
+from ..tiny_subject import make_store, reference_affine
 
 DEMO = surfaces.SHIPPED
 
@@ -33,7 +33,7 @@ def own_store(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_pycortex.STORE_VARIABLE, str(make_store(folder / "store")))
         patch.setenv(CACHE_VARIABLE, str(folder / "cache"))
-        yield
+        yield folder / "store"
 
 
 @pytest.fixture
@@ -130,6 +130,11 @@ def test_masks_that_do_not_fit_are_refused(result):
 
 
 @pytest.fixture
+def affine(own_store):
+    return reference_affine(own_store)
+
+
+@pytest.fixture
 def labels(tiny):
     """A volume of labels (z, y, x) in which label 5 touches no voxel of the mask."""
     mask = surfaces.surface_mask(tiny)
@@ -139,9 +144,9 @@ def labels(tiny):
     return volume
 
 
-def test_label_volume(tiny, labels, tmp_path, result):
+def test_label_volume(tiny, labels, affine, tmp_path, result):
     path = tmp_path / "atlas.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(labels.T, np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(labels.T, affine), path)
     masks = regions.read_masks(path, tiny, names={1: "one", 3: "three"})
     assert list(masks) == ["one", "label 2", "three", "label 5"]
     np.testing.assert_array_equal(masks["three"], np.arange(len(masks["three"])) % 4 == 3)
@@ -151,16 +156,103 @@ def test_label_volume(tiny, labels, tmp_path, result):
     assert np.isnan(table.loc["label 5", "median"]) and table.loc["label 5", "count"] == 0
 
 
-def test_label_volumes_that_do_not_fit(tiny, labels, tmp_path):
-    path = tmp_path / "atlas.nii"
-    nibabel.save(nibabel.Nifti1Image(labels.T[:-1], np.eye(4)), path)
-    with pytest.raises(
-        ValueError, match=r"atlas\.nii: expected labels on the grid of tiny/near, \(24, 26, 16\)"
-    ):
+def saved(path, values, affine):
+    """A NIfTI file; also with an affine that nibabel would refuse to write."""
+    image = nibabel.Nifti1Image(values, None)
+    if affine is not None:
+        image.header["sform_code"] = 2
+        image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = affine[:3]
+        image = nibabel.Nifti1Image(values, None, image.header)
+    with nibabel.openers.Opener(path, "wb") as file:
+        image.header.set_data_dtype(values.dtype)
+        image.header.set_data_shape(values.shape)
+        image.header["vox_offset"], image.header["magic"] = 352, b"n+1"
+        file.write(image.header.binaryblock + b"\0" * 4)
+        file.write(values.tobytes(order="F"))
+    return path
+
+
+def test_labels_in_other_types_are_the_same_regions(tiny, labels, affine, tmp_path):
+    """As whole numbers with rounding, scaled, with a fourth axis of one volume, with NaN outside the cortex."""
+    path = tmp_path / "atlas.nii.gz"
+    expected = regions.read_masks(saved(path, labels.T, affine), tiny)
+    scaled = nibabel.Nifti1Image(labels.T * np.int16(3000), affine)
+    scaled.header.set_slope_inter(1 / 3000, 0)
+    nibabel.save(scaled, tmp_path / "scaled.nii.gz")
+    assert np.asarray(nibabel.load(tmp_path / "scaled.nii.gz").dataobj).dtype.kind == "f"
+    outside = np.where(surfaces.surface_mask(tiny) | (labels != 0), labels, np.nan).T
+    for other in (labels.T + np.float32(1e-6), labels.T[..., None], outside.astype(np.float32)):
+        found = regions.read_masks(saved(path, other, affine), tiny)
+        assert list(found) == list(expected)
+        for name, mask in expected.items():
+            np.testing.assert_array_equal(found[name], mask)
+    found = regions.read_masks(tmp_path / "scaled.nii.gz", tiny)
+    assert all((found[name] == mask).all() for name, mask in expected.items())
+
+
+def test_negative_labels_and_labels_of_one_name(tiny, labels, affine, tmp_path):
+    path = saved(tmp_path / "atlas.nii.gz", np.where(labels == 2, -2, labels).T.astype(np.int16), affine)
+    numbers = labels[surfaces.surface_mask(tiny)]
+    masks = regions.read_masks(path, tiny, names={"1": "one", -2: "two", 3: "one"})
+    assert list(masks) == ["two", "one", "label 5"]
+    np.testing.assert_array_equal(masks["two"], numbers == 2)
+    np.testing.assert_array_equal(masks["one"], (numbers == 1) | (numbers == 3))
+    with pytest.raises(ValueError, match=r"expected labels 71, 72, which names gives, got -2, 1, 3, 5"):
+        regions.read_masks(path, tiny, names={71: "V1", 72: "V2"})
+    for wrong in ({"V1": 1}, {1.5: "V1"}, {None: "V1"}):
+        with pytest.raises(ValueError, match=r"names: expected a name for each whole-number label"):
+            regions.read_masks(path, tiny, names=wrong)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda v, a: (v[:-1], a), r"expected the voxels of .*reference.nii.gz \(24 x 26 x 16 voxels of .*got 23 x 26"),
+        (lambda v, a: (v[:, :, 1:], a), "got 24 x 26 x 15"),
+        (lambda v, a: (v + 0.5, a), r"whole-number labels, got some such as 5\.5; resample with nearest"),
+        (lambda v, a: (np.stack([v, v], 3), a), "expected one volume .* got 24 x 26 x 16 x 2; save each volume"),
+        (lambda v, a: (v[:, :, 0], a), "expected one volume .* got 24 x 26"),
+        (lambda v, a: (v.astype(complex), a), "whole-number labels, got values of type complex128"),
+        (lambda v, a: (np.where(v == 1, np.nan, v).astype("f4"), a), r"label for every voxel .* got NaN"),
+        (lambda v, a: (v.astype("f4") * 2e7, a), "stored as float32, which is exact only up to 16777216"),
+        (lambda v, a: (v, a @ np.diag([1, 1, 1.1, 1])), "in other places; resample it: nilearn.*nearest"),
+        (lambda v, a: (v, np.diag([1.1, 1.1, 1.1, 1]) @ a), "in other places"),
+        (lambda v, a: (v, a @ np.diag([0, 1, 1, 1])), "affine is singular or not finite"),
+        (lambda v, a: (v, a @ np.diag([np.nan, 1, 1, 1])), "affine is singular or not finite"),
+        (lambda v, a: (v, None), "has no affine .*not known which side is left"),
+    ],
+)  # fmt: skip
+def test_label_volumes_that_do_not_fit(change, named, tiny, labels, affine, tmp_path):
+    path = saved(tmp_path / "atlas.nii.gz", *change(labels.T, affine))
+    with pytest.raises(ValueError, match=rf"atlas\.nii\.gz.*{named}"):
         regions.read_masks(path, tiny)
-    nibabel.save(nibabel.Nifti1Image(labels.T + 0.5, np.eye(4)), path)
-    with pytest.raises(ValueError, match="whole-number labels; resample with nearest"):
-        regions.read_masks(path, tiny)
+
+
+def test_files_that_are_not_volumes_are_named(tiny, labels, affine, tmp_path):
+    whole = saved(tmp_path / "atlas.nii", labels.T, affine).read_bytes()
+    for content in (b"", b"version https://git-lfs.github.com/spec/v1\n", whole[:300], whole[:-100]):
+        (tmp_path / "atlas.nii").write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"atlas\.nii: cannot be read as a NIfTI volume .*download it again"
+        ):
+            regions.read_masks(tmp_path / "atlas.nii", tiny)
+    with pytest.raises(FileNotFoundError):
+        regions.read_masks(tmp_path / "gone.nii.gz", tiny)
+    axes = [
+        nibabel.cifti2.ScalarAxis(["a"]),
+        nibabel.cifti2.BrainModelAxis.from_mask(np.ones(5, bool), "left_cortex"),
+    ]
+    nibabel.save(nibabel.Cifti2Image(np.ones((1, 5)), axes), tmp_path / "a.dscalar.nii")
+    with pytest.raises(ValueError, match="expected a NIfTI volume, got a Cifti2 file"):
+        regions.read_masks(tmp_path / "a.dscalar.nii", tiny)
+
+
+def test_a_file_of_values_per_vertex_is_not_taken_for_a_name(result, tmp_path):
+    for name in ("lh.aparc.annot", "atlas.label.gii", "mask.npy"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: expected an atlas as .*boolean masks over the vertices"
+        ):
+            regions.roi_table(result, str(tmp_path / name))
 
 
 def test_npz_of_masks_over_voxels_or_volumes(tiny, labels, tmp_path):
@@ -171,6 +263,13 @@ def test_npz_of_masks_over_voxels_or_volumes(tiny, labels, tmp_path):
     np.savez(tmp_path / "short.npz", short=np.ones(4, bool))
     with pytest.raises(ValueError, match="short: expected a mask"):
         regions.read_masks(tmp_path / "short.npz", tiny)
+    np.savez(tmp_path / "turned.npz", turned=(labels == 2).T)
+    with pytest.raises(
+        ValueError, match=r"'turned': expected a volume \(z, y, x\) of shape \(16, 26, 24\), got"
+    ):
+        regions.read_masks(tmp_path / "turned.npz", tiny)
+    with pytest.raises(ValueError, match="names are for a NIfTI volume of labels"):
+        regions.read_masks(tmp_path / "atlas.npz", tiny, names={1: "a"})
 
 
 def test_npz_with_pickled_content_is_not_opened(tiny, tmp_path):
@@ -191,6 +290,12 @@ def test_json_of_voxel_numbers_or_flags(tiny, tmp_path):
         (tmp_path / "atlas.json").write_text(json.dumps(wrong))
         with pytest.raises(ValueError, match=said):
             regions.read_masks(tmp_path / "atlas.json", tiny)
+    (tmp_path / "atlas.json").write_text(json.dumps({"a": [int(i == 3) for i in range(n)]}))
+    with pytest.raises(ValueError, match=r"'a': expected the number of each voxel once.* true and false"):
+        regions.read_masks(tmp_path / "atlas.json", tiny)
+    (tmp_path / "atlas.json").write_text('{"a": [1], "b": [2], "a": [3]}')
+    with pytest.raises(ValueError, match="the region 'a' is there twice"):
+        regions.read_masks(tmp_path / "atlas.json", tiny)
 
 
 def test_an_unknown_kind_of_atlas_is_named(tiny, tmp_path):

@@ -105,7 +105,9 @@ def test_damaged_copies_are_read_or_refused_in_a_sentence(tmp_path):
     tier_after=st.booleans(),
     share=st.floats(0, 1, exclude_max=True),
 )
-@example(form="short", encoding="latin-1", tier_after=True, share=0.88671875)  # within the head of the second tier
+@example(
+    form="short", encoding="latin-1", tier_after=True, share=0.88671875
+)  # within the head of the second tier
 def test_wherever_a_file_is_cut_its_whole_entries_are_kept(tmp_path, form, encoding, tier_after, share):
     path, encode = tmp_path / "story.TextGrid", ENCODINGS[encoding]
     text = FORMS[form]([*TIERS, ("more", TIERS[0][1])] if tier_after else TIERS, 3.0)
@@ -258,9 +260,7 @@ def test_letters_in_praats_spelling(tmp_path):
         "caf\xe9", "M\xfchle", "stra\xdfe", "gar\xe7on", "ni\xf1o", "s\xf8t", "h\u0153te", "\xcddem"
     )  # fmt: skip
     path.write_text(grid_of([r"a\qqb", "boat"]))
-    with pytest.warns(
-        UserWarning, match=r"has '\\\\qq', an unknown letter in Praat's spelling; it stays so"
-    ):
+    with pytest.warns(UserWarning, match=r"has '\\\\qq', an unknown letter in Praat's spelling; it stays so"):
         assert read_textgrid(path).text == (r"a\qqb", "boat")
 
 

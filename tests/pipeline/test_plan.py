@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from joblib import Memory
 
-from encoding_nb import features, ridge
-from encoding_nb.assembly import Assembly
+from encoding_nb import brain, features, ridge
+from encoding_nb.assembly import Assembly, Surface
 from encoding_nb.design import Trimming
 from encoding_nb.features import activations
 from encoding_nb.pipeline import check, estimates, partitioning, plan_run, runs, sample_story, split_stories
@@ -434,3 +434,19 @@ def test_the_default_alphas_are_those_of_the_feature_space():
         assert settings.alphas is None and settings.alpha_grid == tuple(grid)
     assert Settings(modality="wordrate", alphas=(3.0,)).alpha_grid == (3.0,)
     assert Settings.from_json(Settings().to_json()).alphas is None
+
+
+def test_a_surface_of_another_size_is_found_before_the_fit(assembly, tmp_path):
+    settings = FITS
+    other = replace(assembly, surface=brain.SHIPPED)
+    problem = check(other, settings)["surface"]
+    assert f"21229 voxels of mask 'demo' of S1/fullhead, got {assembly.n_voxels} columns" in problem
+    with pytest.raises(
+        SettingsError, match=r"got .* columns, so brain maps and regions would be wrong"
+    ) as raised:
+        plan_run(other, settings)
+    assert raised.value.field == "surface"
+    nowhere = replace(assembly, surface=Surface("nobody", "none", "none", str(tmp_path)))
+    assert "surface" not in check(nowhere, settings)
+    with pytest.warns(UserWarning, match="No brain map of this fit can be drawn"):
+        plan_run(nowhere, settings)
