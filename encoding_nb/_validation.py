@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from os import PathLike
@@ -13,6 +14,14 @@ import numpy as np
 
 Array = np.ndarray
 LONGEST_TR = 30.0  # seconds; a larger TR is in milliseconds
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """`json.loads`, with a ValueError also for what is nested too deeply, which a damaged or hostile file may be."""
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
 
 
 def frozen_times(values: Sequence[float] | Array, name: str, *, missing: bool = False) -> Array:

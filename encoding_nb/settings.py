@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import design, features, ridge
-from ._validation import describe
+from ._validation import describe, parse_json
 from .design import Trimming
 from .features import CONTEXT_TYPES, FEATURE_SPACES, FIRST_TOKENS, PROCESSINGS
 
@@ -339,7 +339,7 @@ class Settings:
     @classmethod
     def from_json(cls, text: str) -> Settings:
         """Settings from the output of `to_json`; an unknown name is an error that lists the known names."""
-        values = json.loads(text)
+        values = parse_json(text)
         _refuse_unknown("Settings", values, cls)
         return cls(**values)
 

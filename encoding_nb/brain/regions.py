@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._validation import check_result, mask_of, shorten
+from .._validation import check_result, mask_of, parse_json, shorten
 from ..assembly import Array, Surface
 from ..scoring import region_metrics
 from .surfaces import roi_masks, surface_grid, surface_mask, voxel_count
@@ -177,7 +176,13 @@ def read_masks(
         with np.load(path, allow_pickle=False) as file:
             masks = {name: _over_voxels(file[name], name, surface, path) for name in file.files}
     elif path.suffix == ".json":
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_once, path))
+        try:
+            content = parse_json(path.read_text(encoding="utf-8"), object_pairs_hook=partial(_once, path))
+        except ValueError as error:
+            problem = (
+                str(error) if path.name in str(error) else f"{path.name}: cannot be read as JSON ({error})."
+            )
+            raise ValueError(problem) from None
         if not isinstance(content, dict):
             raise ValueError(
                 f"{path.name}: expected an object of region names, got a {type(content).__name__}."

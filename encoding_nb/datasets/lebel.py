@@ -12,7 +12,6 @@ own code does it (github.com/HuthLab/deep-fMRI-dataset).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import _progress
-from .._validation import check_choice
+from .._validation import check_choice, parse_json
 from ..assembly import Array, Assembly, LazyArray, Story, Surface, check_words_in_run
 from ._checks import Stamp, check_downloaded, check_unchanged, chosen, is_downloaded, stamp_of
 from .hdf5 import opened, stored_here
@@ -117,7 +116,7 @@ def load(
     check_downloaded(table, how=HOW_TO_GET)
     n_trs = None
     with suppress(ValueError):
-        n_trs = json.loads(table.read_text(encoding="utf-8"))
+        n_trs = parse_json(table.read_text(encoding="utf-8"))
     if not isinstance(n_trs, dict) or not all(type(n) is int for n in n_trs.values()):
         raise ValueError(f"{table}: expected JSON with the number of TRs of each story; download it again.")
     names = _story_names(folder, stories)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -16,7 +15,7 @@ import numpy as np
 
 from .. import _progress
 from .._files import digest_of_file
-from .._validation import describe
+from .._validation import describe, parse_json
 from .._version import __version__
 from ..assembly import Array, Surface
 from ..pipeline import Result
@@ -183,7 +182,7 @@ def _writer(described: Mapping[str, Any]) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        return dict(parse_json(file.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:  # also a number or a text in place of names with values
         message = f"{file.parent}: {file.name} cannot be read ({error}); the record is damaged."
         raise RecordError(message) from None

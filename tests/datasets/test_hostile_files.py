@@ -13,8 +13,21 @@ import h5py
 import numpy as np
 import pytest
 
-from encoding_nb import Assembly, fetch_lebel, load_assembly, read_textgrid, read_word_table, save_assembly
+from encoding_nb import (
+    Assembly,
+    Settings,
+    fetch_lebel,
+    list_runs,
+    load_assembly,
+    load_run,
+    read_textgrid,
+    read_word_table,
+    save_assembly,
+)
+from encoding_nb.brain import SHIPPED
+from encoding_nb.brain.regions import read_masks
 from encoding_nb.features.word_vectors import read_word_vectors
+from encoding_nb.records import RecordError
 
 from ..made_lebel import make_lebel
 
@@ -233,3 +246,30 @@ def test_an_h5_of_some_kilobytes_with_billions_of_numbers_is_refused_within_a_bo
         check=True,
     )
     assert done.stdout.startswith("refused:"), done.stdout + done.stderr[-500:]
+
+
+def test_json_that_is_nested_deeply_is_a_damaged_file(tmp_path):
+    deep = "[" * 200_000
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Settings.from_json(deep)
+    (tmp_path / "atlas.json").write_text(deep)
+    with pytest.raises(
+        ValueError, match=r"atlas\.json: cannot be read as JSON \(its JSON is nested too deeply\)"
+    ):
+        read_masks(tmp_path / "atlas.json", SHIPPED)
+    folder = make_lebel(tmp_path / "ds003020")
+    (folder / "derivative" / "respdict.json").write_text(deep)
+    with pytest.raises(ValueError, match=r"respdict\.json: expected JSON with the number of TRs"):
+        load_assembly(folder, subject="UTS03")
+    path = save_assembly(small(), tmp_path / "a.h5")
+    with h5py.File(path, "r+") as file:
+        del file["meta"]
+        file.create_dataset("meta", data=np.frombuffer(deep.encode(), np.uint8), fletcher32=True, chunks=True)
+    with pytest.raises(ValueError, match=r"a\.h5: cannot be read as HDF5"):
+        load_assembly(path)
+    record = tmp_path / "runs" / "2026-01-31T120000Z_0123abcd"
+    record.mkdir(parents=True)
+    (record / "dataset_description.json").write_text(deep)
+    with pytest.raises(RecordError, match="nested too deeply"):
+        load_run(record)
+    assert list_runs(record.parent)["status"][0].startswith("broken: ")
