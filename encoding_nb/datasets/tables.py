@@ -126,7 +126,7 @@ def read_word_table(
 def _offsets(
     table: _Table, onsets: np.ndarray, duration_column: str | None, offset_column: str | None
 ) -> np.ndarray:
-    """(n_rows,) seconds, from a column of durations or of ends; the onsets where there is none."""
+    """(n_rows,) seconds, from columns of durations and of ends; the onsets where there is neither."""
     if duration_column and offset_column:
         raise ValueError(
             f"{table.path}: expected duration_column or offset_column, got both; give one of them."
@@ -136,28 +136,30 @@ def _offsets(
         table.column(named, f"omit {'duration_column' if duration_column else 'offset_column'}")
     duration = duration_column or (None if named else table.find(DURATION_COLUMNS))
     end = offset_column or (None if named else table.find(OFFSET_COLUMNS))
-    by_duration = None if duration is None else onsets + table.seconds(duration, missing=0.0)
+    by_duration = None if duration is None else onsets + table.seconds(duration)
     ends = None if end is None else table.seconds(end)
     if by_duration is not None and ends is not None:
-        differ = np.abs(by_duration - ends)
-        if np.isfinite(differ).any() and np.nanmedian(differ) > _DISAGREE:
-            row = int(np.nanargmax(differ > _DISAGREE))
+        differ = np.abs(by_duration - ends) > _DISAGREE
+        if differ.any():
+            row = int(differ.argmax())
             raise ValueError(
                 f"{table.path}, line {table.lines[row]}: by {duration!r} the word ends at {by_duration[row]:.3f} s, by "
                 f"{end!r} at {ends[row]:.3f} s; choose with duration_column or offset_column."
             )
-    found = by_duration if by_duration is not None else ends
-    if found is None:
-        return onsets
-    return np.where(np.isnan(onsets), np.nan, np.where(np.isnan(found), onsets, found))
+    known = np.full(len(onsets), np.nan)
+    for found in (by_duration, ends, onsets):  # each where those before are missing
+        if found is not None:
+            known = np.where(np.isnan(known), found, known)
+    return np.where(np.isnan(onsets), np.nan, known)
 
 
 def _word_column(table: _Table) -> str:
     """The column that holds the words, by its name and its content."""
-    found = table.find(WORD_COLUMNS)
-    if found is not None:
-        return found
+    named = [name for name in WORD_COLUMNS if table.find([name])]
     known = [name for name in EVENT_COLUMNS if table.find([name])]
+    for name in named:  # one of numbers is an index, or a code
+        if table.holds_texts(name) or not table.given(name):
+            return name
     texts = [name for name in known if table.holds_texts(name)]
     if len(texts) == 1:
         values = {text.strip() for text in table.column(texts[0])} - set(MISSING)
@@ -170,8 +172,8 @@ def _word_column(table: _Table) -> str:
     if texts:
         shown = "; ".join(f"{name!r} has {table.examples(name)}" for name in texts)
         raise ValueError(f"{table.path}: more than one column may hold the words: {shown}; set word_column.")
-    if known:
-        shown = "; ".join(f"{name!r} has {table.examples(name)}" for name in known)
+    if named or known:
+        shown = "; ".join(f"{name!r} has {table.examples(name)}" for name in named + known)
         raise ValueError(
             f"{table.path}: no column of words is found, only numbers: {shown}; set word_column."
         )
@@ -279,9 +281,13 @@ class _Table:
 
     def holds_texts(self, name: str) -> bool:
         """Whether most of a column's cells, but for those that are missing, are not numbers."""
-        cells = [cell.strip() for cell in self.column(name)]
-        cells = [cell for cell in cells if cell.lower() not in _NO_TIME]
+        cells = self.given(name)
         return sum(not _is_number(cell) for cell in cells) > len(cells) / 2
+
+    def given(self, name: str) -> list[str]:
+        """The cells of a column that are not missing."""
+        cells = (cell.strip() for cell in self.column(name))
+        return [cell for cell in cells if cell.lower() not in _NO_TIME]
 
     def examples(self, name: str) -> str:
         """The first few texts of a column, for a message."""
@@ -291,11 +297,15 @@ class _Table:
 
 def _same(cell: str, value: Any) -> bool:
     text, wanted = cell.strip(), str(value).strip()
-    return text == wanted or (_is_number(text) and _is_number(wanted) and float(text) == float(wanted))
+    return text == wanted or (_is_number(text) and _is_number(wanted) and _number(text) == _number(wanted))
 
 
 def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?", text)) and not text.count(",")
+    return bool(re.fullmatch(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?", text))
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
 
 
 def _read_table(path: Path) -> _Table:

@@ -23,7 +23,7 @@ from .. import _progress
 from .._validation import as_path, shorten
 from ..assembly import Words
 from ._checks import check_downloaded
-from .marks import check_marks, is_mark, tell_left_out
+from .marks import BAD_WORDS, check_marks, is_mark, tell_left_out
 
 Entry = tuple[float, float, str]  # start and end in seconds, and text
 
@@ -47,8 +47,8 @@ def read_textgrid(
         Name (in upper or lower case; "word" finds "words" too) or index from 0.
     bad_words : set of str, optional
         Marks of silence and noise, which are not words, compared in lower case and without surrounding braces. None
-        takes those of the usual aligners (`marks.is_mark`), with a warning that counts what is left out;
-        `marks.BAD_WORDS` are those of the LeBel data; with a set without "", empty intervals stay as empty words.
+        takes those of the usual aligners (`marks.is_mark`). A warning counts what is left out, except for
+        `marks.BAD_WORDS`, those of the LeBel data. With a set without "", empty intervals stay as empty words.
     lower : bool
         Whether to convert words to lower case.
     partial : bool
@@ -83,7 +83,7 @@ def read_textgrid(
         raise ValueError(f"{path}: none of the {len(entries)} intervals of tier {tier!r} is a word{cut}.")
     if content.cut:
         _progress.warn(f"{path}: {content.cut}; everything after that is missing.", stacklevel=2)
-    if bad_words is None:
+    if bad_words is not BAD_WORDS:  # the data sets' own readers, whose marks are known
         tell_left_out(
             path, Counter(entry[2].strip() for entry, mark in zip(entries, marks, strict=True) if mark)
         )

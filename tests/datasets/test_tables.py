@@ -44,7 +44,7 @@ def test_any_word_comes_back(tmp_path, texts):
     path = tmp_path / "events.tsv"
     rows = "".join(f"{i}\t0.5\t{text}\n" for i, text in enumerate(texts))
     path.write_text(f"onset\tduration\tword\n{rows}", encoding="utf-8")
-    words = read_word_table(path, lower=False, bad_words=())
+    words = read_word_table(path, word_column="word", lower=False, bad_words=())
     assert words.text == tuple(texts)
     np.testing.assert_array_equal(words.onsets, np.arange(len(texts)))
 
@@ -165,7 +165,7 @@ def test_a_table_in_any_dialect_comes_back(tmp_path, texts, delimiter, quoting, 
     )
     path = tmp_path / "words.tsv"
     path.write_bytes(buffer.getvalue().encode(encoding))
-    found = read_word_table(path, lower=False)
+    found = read_word_table(path, word_column="word", lower=False)
     assert found.text == tuple(words)
     np.testing.assert_allclose(found.onsets, onsets)
     np.testing.assert_allclose(found.offsets, onsets + 0.5)
@@ -270,3 +270,27 @@ def test_marks_in_a_table_are_counted_and_can_be_kept(tmp_path):
         assert read_word_table(path).text == ("the", "boat")
     assert len(read_word_table(path, bad_words=())) == 5
     assert read_word_table(path, bad_words={"the"}).text == ("<eps>", "sil", "boat", "sil")
+
+
+def test_numbers_are_not_words_whatever_their_column_is_called(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("word;text;onset\n1;boat;0,5\n2;left;1,5\n")
+    assert read_word_table(path).text == ("boat", "left")
+    path.write_text("word;onset;value\n1;0,5;1,5\n2;1,5;2,5\n")
+    with pytest.raises(
+        ValueError, match="no column of words is found, only numbers: 'word' has '1', '2'; 'value' has"
+    ):
+        read_word_table(path)
+    assert read_word_table(path, word_column="word").text == ("1", "2")
+
+
+def test_one_duration_that_disagrees_or_is_missing(tmp_path):
+    path = tmp_path / "events.tsv"
+    rows = "".join(f"{i}\t0.5\t{i + 0.5}\tw{i}\n" for i in range(9))
+    path.write_text(f"onset\tduration\tend\tword\n{rows}9\tn/a\t9.75\tlast\n10\tn/a\tn/a\tend\n")
+    assert read_word_table(path).offsets[-3:].tolist() == [8.5, 9.75, 10.0]
+    path.write_text(f"onset\tduration\tend\tword\n{rows}9\t0.5\t9.75\tlast\n")
+    with pytest.raises(
+        ValueError, match=r"line 11: by 'duration' the word ends at 9.500 s, by 'end' at 9.750 s"
+    ):
+        read_word_table(path)
