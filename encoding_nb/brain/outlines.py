@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Array = np.ndarray
 Extent = tuple[float, ...]  # left, right, bottom, top
 
-MOST_TRANSFORM, MOST_PATH = 10_000, 3_000_000  # characters; S1's longest path has 75 thousand
+MOST_TRANSFORM, MOST_PATHS = 10_000, 3_000_000  # characters of a transform, of all paths; S1 has 0.1 million
+MOST_OUTLINES = 2000  # S1 has 60; the time to place their names grows with the square
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _PIECES = 12  # straight pieces per curve
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -116,8 +117,8 @@ def polylines(data: str) -> list[tuple[Array, bool]]:
     """
     from fontTools.svgLib.path import parse_path
 
-    if len(data) > MOST_PATH:
-        raise ValueError(f"a path of {len(data):,} characters, where at most {MOST_PATH:,} are read")
+    if len(data) > MOST_PATHS:
+        raise ValueError(f"a path of {len(data):,} characters, where at most {MOST_PATHS:,} are read")
     if unknown := re.findall(r"[^MmZzLlHhVvCcSsQqTtAaEe\d\s.,+-]", data):  # fontTools would skip these
         raise ValueError(f"unknown character {unknown[0]!r} in the path")
     pen = _Pen()
@@ -137,7 +138,7 @@ def transform_matrix(text: str) -> Array:
             f"a transform of {len(text):,} characters, where at most {MOST_TRANSFORM:,} are read"
         )
     total = np.eye(3)
-    for kind, inner in re.findall(r"(\w+)\s*\(([^)]*)\)", text):
+    for kind, inner in re.findall(r"(?<!\w)(\w{1,20})\s{0,9}\(([^()]*)\)", text):
         n = [float(value) for value in re.findall(_NUMBER, inner)]
         if kind == "matrix":
             step: Any = Affine2D.from_values(*n)
@@ -163,12 +164,12 @@ def read_drawing(svg_file: Path) -> tuple[tuple[Outline, ...], str]:
 
     try:
         root = etree.parse(str(svg_file), etree.XMLParser(huge_tree=True, resolve_entities=False)).getroot()
-        size = _drawing_size(root)
+        outlines = tuple(_outlines(root, _drawing_size(root), svg_file))
     except (etree.XMLSyntaxError, OSError, ValueError) as error:
         fault = "cannot be read" if svg_file.is_file() else "is missing"
         _progress.warn(f"{svg_file} {fault}: the map is drawn without outlines ({error}).", stacklevel=3)
         return (), f"{svg_file.name} {fault}"
-    return place_labels(tuple(_outlines(root, size, svg_file))), ""
+    return place_labels(outlines), ""
 
 
 def _drawing_size(root: Any) -> tuple[float, float]:
@@ -184,8 +185,24 @@ def _drawing_size(root: Any) -> tuple[float, float]:
 
 
 def _outlines(root: Any, size: tuple[float, float], source: Path) -> Iterator[Outline]:
+    """The lines of a drawing; a ValueError if it has so many that they would take minutes."""
+    n_lines = n_characters = 0
+    matrices: dict[Any, Array] = {None: np.eye(3)}
+
+    def polylines_of(path: Any) -> list[tuple[Array, bool]]:
+        nonlocal n_lines, n_characters
+        n = len(path.get("d", ""))
+        n_characters += n if n <= MOST_PATHS else 0  # a longer one is left out alone
+        if n_characters > MOST_PATHS:
+            raise ValueError(f"paths of more than {MOST_PATHS:,} characters")
+        lines = _polylines_of(path, size, source, matrices)
+        n_lines += max(len(lines), 1)
+        if n_lines > MOST_OUTLINES:
+            raise ValueError(f"more than {MOST_OUTLINES:,} outlines")
+        return lines
+
     for path in root.iterfind(f"{_SVG}defs//{_SVG}clipPath[@id='edgeclip']//{_SVG}path"):
-        for points, closed in _polylines_of(path, size, source):
+        for points, closed in polylines_of(path):
             yield Outline("edge", "edge", points, closed)
     for group in root.iterfind(f"{_SVG}g/{_SVG}g[@{_LABEL}='shapes']/{_SVG}g"):
         layer = group.getparent().getparent().get(_LABEL, "")
@@ -193,19 +210,33 @@ def _outlines(root: Any, size: tuple[float, float], source: Path) -> Iterator[Ou
         if layer == "data" or "display:none" in group.get("style", "").replace(" ", ""):
             continue
         for path in group.iterfind(f".//{_SVG}path"):
-            pieces = _polylines_of(path, size, source)
+            pieces = polylines_of(path)
             longest = max((len(points) for points, _ in pieces), default=0)
             for points, closed in pieces:
                 where = points.mean(0) if len(points) == longest else None
                 yield Outline(layer, group.get(_LABEL, ""), points, closed, where)
 
 
-def _polylines_of(path: Any, size: tuple[float, float], source: Path) -> list[tuple[Array, bool]]:
+def _matrix_of(element: Any, known: dict[Any, Array]) -> Array:
+    """The transforms of an element and its parents; `known` holds those of elements before, and of None."""
+    chain = []
+    while element not in known:
+        chain.append(element)
+        element = element.getparent()
+    for child in reversed(chain):
+        with np.errstate(over="ignore", invalid="ignore"):
+            known[child] = known[child.getparent()] @ transform_matrix(child.get("transform", ""))
+        if not np.isfinite(known[child]).all():
+            raise ValueError("a number that is too large in a transform")
+    return known[chain[0]] if chain else known[element]
+
+
+def _polylines_of(
+    path: Any, size: tuple[float, float], source: Path, matrices: dict[Any, Array]
+) -> list[tuple[Array, bool]]:
     """The polylines of one path element in map coordinates, transforms of its parents applied."""
     try:
-        matrix = np.eye(3)
-        for element in (path, *path.iterancestors()):
-            matrix = transform_matrix(element.get("transform", "")) @ matrix
+        matrix = _matrix_of(path, matrices)
         lines = polylines(path.get("d", ""))
     except (ValueError, IndexError, TypeError) as error:
         name = path.getparent().get(_LABEL) or path.get("id")

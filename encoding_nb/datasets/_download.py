@@ -83,6 +83,8 @@ def download_file(target: Path, file: RemoteFile, url: str, meter: Meter) -> Non
 
     part, failures = part_of(target), 0
     part.parent.mkdir(parents=True, exist_ok=True)
+    if part.is_symlink():  # of somebody's clone: the bytes would go to where it points
+        part.unlink()
     while (have := part_bytes(target, file.size)) < file.size:
         try:
             _transfer(url, part, have, file, meter)

@@ -236,4 +236,6 @@ def _read_values(path: Path, stamp: Stamp, layout: dict[str, Any], key: tuple[in
     check_unchanged(path, stamp)
     shape, dtype = layout["shape"], layout["dtype"]
     stored = np.empty(shape, dtype) if 0 in shape else np.memmap(path, mode="r", **layout)
-    return np.array(stored[key], dtype=dtype.newbyteorder("="))
+    values = np.array(stored[key], dtype=dtype.newbyteorder("="))
+    check_unchanged(path, stamp)
+    return values

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -25,7 +26,7 @@ import numpy as np
 
 from .. import _progress
 from .._files import new_file
-from .._validation import as_path
+from .._validation import as_path, shorten
 from ..assembly import Array, ArrayLike, Assembly, LazyArray, Story, Surface, Words, check_assembly
 from ._checks import Stamp, check_unchanged, chosen, stamp_of
 
@@ -38,6 +39,11 @@ CHUNK_BYTES = 2**21
 CHECKED = {"compression": "gzip", "compression_opts": 1, "shuffle": True, "fletcher32": True}
 _ARRAY = "array in data set"  # the key under which JSON names an array
 _MOST_FOR_A_BYTE = 2000  # bytes that one compressed byte can become; gzip's limit is 1032
+_MOST_IN_CHUNK = 2**26  # bytes; HDF5 unpacks a whole chunk, however few of its values there are
+_MOST_JSON, _MOST_PARTS = (
+    2**30,
+    2**24,
+)  # bytes and values of `meta`; 80 stories with their windows have 0.2 GB
 
 
 def recognises(source: Path) -> bool:
@@ -144,7 +150,7 @@ def opened(path: Path, advice: str) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking="best-effort") as file:
             yield file
     except (AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as HDF5 ({error}); {advice}.") from error
+        raise ValueError(f"{path}: cannot be read as HDF5 ({shorten(str(error), 300)}); {advice}.") from error
 
 
 def load(source: Path, *, stories: Iterable[str] | None = None) -> Assembly:
@@ -184,19 +190,23 @@ def _version(file: h5py.File, source: Path) -> int | None:
 
 
 def _read(file: h5py.File, source: Path) -> Assembly:
-    meta = json.loads(stored_here(file, "meta")[:].tobytes())
+    meta = _read_meta(file)
+    arrays: dict[str, Array] = {}  # each is read once, however often it is named
 
     def unpack(value: Any) -> Any:
         if isinstance(value, dict):
             if _ARRAY in value:
-                return stored_here(file, f"arrays/{value[_ARRAY]}")[()]
+                name = f"arrays/{value[_ARRAY]}"
+                if name not in arrays:
+                    arrays[name] = stored_here(file, name)[()]
+                return arrays[name]
             return {key: unpack(item) for key, item in value.items()}
         return [unpack(item) for item in value] if isinstance(value, list) else value
 
     stamp = stamp_of(source)
 
     def lazy(name: str) -> LazyArray:
-        stored = stored_here(file, name)
+        stored = stored_here(file, name, kinds="fiu")
         return LazyArray(stored.shape, stored.dtype, partial(_read_rows, source, stamp, name))
 
     stories = {}
@@ -207,7 +217,7 @@ def _read(file: h5py.File, source: Path) -> Assembly:
             words=Words(tuple(story["words"]), unpack(story["onsets"]), unpack(story["offsets"])),
             tr_times=unpack(story["tr_times"]),
             bold=lazy(f"{group}/bold"),
-            repeats=lazy(f"{group}/repeats") if "repeats" in file[group] else None,
+            repeats=lazy(f"{group}/repeats") if file[group].get("repeats", getlink=True) else None,
             contexts=story["contexts"] and {kind: tuple(texts) for kind, texts in story["contexts"].items()},
             extras=unpack(story["extras"]),
         )
@@ -223,19 +233,54 @@ def _read(file: h5py.File, source: Path) -> Assembly:
     )
 
 
-def stored_here(file: h5py.File, name: str, *, sparse: bool = False) -> h5py.Dataset:
-    """A data set whose values are in this file, and, but for `sparse` ones, as many as its bytes can hold."""
-    stored = file[name]
-    elsewhere = stored.external or stored.is_virtual or stored.file.filename != file.filename
+def _read_meta(file: h5py.File) -> Any:
+    stored = stored_here(file, "meta", kinds="u")
+    text = stored[:].tobytes() if stored.nbytes <= _MOST_JSON else b""
+    parts = text.count(b",") + text.count(b"[") + text.count(b"{")
+    if not 0 < parts <= _MOST_PARTS:  # each takes up to a hundred bytes of memory, but few of the file
+        raise ValueError(f"meta has {stored.nbytes:,} bytes and {parts:,} values, more than an assembly has")
+    return json.loads(text)
+
+
+def stored_here(file: h5py.File, name: str, *, kinds: str = "biufcS", sparse: bool = False) -> h5py.Dataset:
+    """A data set of the numpy `kinds` whose values are in this file and can be unpacked.
+
+    But for `sparse` ones, it has no more values than its bytes can hold.
+    """
+    import h5py
+
+    place: Any = file
+    for part in name.split("/"):
+        # any other link may lead into another file, and to open that (a named pipe) may never end
+        link = place.get(part, getlink=True)
+        if link is not None and not isinstance(link, h5py.HardLink):
+            raise ValueError(f"the values of {shorten(name)} are not in the file: it is a link")
+        place = place[part]
+    stored = place
+    if not isinstance(stored, h5py.Dataset) or stored.dtype.kind not in kinds:
+        raise ValueError(f"expected numbers as {shorten(name)}, got {getattr(stored, 'dtype', 'a group')}")
+    pack = stored.id.get_create_plist()
+    for code, _, _, label in map(pack.get_filter, range(pack.get_nfilters())):
+        if not h5py.h5z.filter_avail(code):
+            raise ValueError(
+                f"{name} is packed by the HDF5 filter {code} ({shorten(label.decode(errors='replace'))}), which h5py "
+                f"lacks; import hdf5plugin first, or write the file again with gzip"
+            )
+    elsewhere = stored.external or stored.is_virtual
     if elsewhere or not (sparse or stored.nbytes <= _MOST_FOR_A_BYTE * stored.id.get_storage_size()):
         raise ValueError(f"the values of {name} are not in the file")
+    chunk_bytes = math.prod(stored.chunks or ()) * stored.dtype.itemsize
+    if chunk_bytes > max(stored.nbytes, _MOST_IN_CHUNK):
+        raise ValueError(f"{name} has {stored.nbytes:,} bytes in chunks of {chunk_bytes:,}")
     return stored
 
 
 def _read_rows(source: Path, stamp: Stamp, name: str, key: tuple[int | slice, ...]) -> Array:
     check_unchanged(source, stamp)
     with opened(source, f"{name} is damaged: copy the file again") as file:
-        return np.asarray(file[name][key])
+        values = np.asarray(file[name][key])
+    check_unchanged(source, stamp)
+    return values
 
 
 def _read_surface(parts: list[str | None] | None) -> Surface | None:

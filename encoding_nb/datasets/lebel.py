@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -197,13 +198,13 @@ def _story(
 def _lazy(path: Path, name: str, n_axes: int, nan: str) -> LazyArray:
     """A data set of an HDF5 file, read when it is indexed; its kind is checked now."""
     with opened(path, ADVICE) as file:
-        stored = file.get(name)
-        # anything may have this name; only a data set has a type and a shape
-        kind, shape = getattr(stored, "dtype", np.dtype(object)).kind, getattr(stored, "shape", None) or ()
-        found = ", ".join(f"{key} {getattr(item, 'shape', '')}" for key, item in file.items()) or "nothing"
-        if kind == "f":
-            stored_here(file, name, sparse=True)  # rows are read a few at a time
-    if kind != "f" or len(shape) != n_axes or 0 in shape:
+        found = ", ".join(islice(file, 10)) or "nothing"
+        shape: tuple[int, ...] = ()
+        if file.get(name, getlink=True):
+            stored = stored_here(file, name, kinds="f", sparse=True)  # rows are read a few at a time
+            shape = stored.shape or ()
+            found = f"{name} {shape}"
+    if len(shape) != n_axes or 0 in shape:
         raise ValueError(f"{path}: expected numbers {name!r} with {n_axes} axes, got {found}.")
     reported = [0]  # the most voxels with NaN that a warning has named
     return LazyArray(shape, np.float32, partial(_read_rows, path, stamp_of(path), name, nan, reported))
@@ -216,6 +217,7 @@ def _read_rows(
     check_unchanged(path, stamp)
     with opened(path, ADVICE) as file:
         values = np.asarray(file[name].astype(np.float32)[key])
+    check_unchanged(path, stamp)
     missing = np.isnan(values)
     if nan == "keep" or not missing.any():
         return values

@@ -21,7 +21,6 @@ from xml.etree import ElementTree
 from .._validation import as_path, check_choice
 from ._checks import chosen, is_downloaded
 from ._download import (
-    BLOCK_BYTES,
     TIMEOUT,
     FetchProgress,
     Meter,
@@ -35,11 +34,14 @@ from .lebel import LITCODER_STORIES, STORY_LISTS, SUBJECTS, story_list
 BUCKET = "https://s3.amazonaws.com/openneuro.org"  # path of a file: BUCKET/ds003020/<path>
 KEYS = "https://raw.githubusercontent.com/OpenNeuroDatasets/ds003020/HEAD"  # KEYS/<path>: its annex pointer
 DATASET = "ds003020"
-MOST_ANSWERED, LONGEST_ANSWER = (
-    2**24,
-    120.0,
-)  # bytes and seconds of a listing or a pointer; real ones have 0.5 MB
-MOST_PAGES = 1000  # of a listing, of 1,000 files each
+MOST_ANSWERED, LONGEST_ANSWER = 2**24, 120.0  # bytes and seconds of an answer; real ones have 0.5 MB
+MOST_FILES, LONGEST_LISTING = (
+    100_000,
+    600.0,
+)  # files and seconds of a whole listing; real ones have some hundred
+_BLOCK_BYTES = (
+    16  # requests waits for a whole block, so that a slow server could hold a large one back for days
+)
 _SPACE_LEFT = 2**28  # bytes that a download leaves free on the disk
 
 _log = logging.getLogger(__name__)
@@ -160,7 +162,7 @@ def _get(session: Any, url: str, **options: Any) -> bytes:
     try:
         with session.get(url, timeout=TIMEOUT, stream=True, **options) as response:
             response.raise_for_status()
-            for block in response.iter_content(BLOCK_BYTES):
+            for block in response.iter_content(_BLOCK_BYTES):
                 content += block
                 if len(content) > MOST_ANSWERED or time.monotonic() - started > LONGEST_ANSWER:
                     raise OSError(
@@ -178,8 +180,11 @@ def _listing(session: Any, base_url: str, prefix: str) -> list[str]:
     """Paths in the data set that begin with `prefix`, by the bucket's own listing (S3 ListObjectsV2)."""
     paths: list[str] = []
     query = {"list-type": "2", "prefix": f"{DATASET}/{prefix}"}
-    for _ in range(MOST_PAGES):
+    started = time.monotonic()
+    while len(paths) <= MOST_FILES and time.monotonic() - started < LONGEST_LISTING:
         content = _get(session, base_url, params=query)
+        if b"<!" in content:  # a document type, which can name texts that grow without bound
+            raise OSError(f"{base_url}: expected a listing of {prefix}, got another kind of page.")
         try:
             root = ElementTree.fromstring(content)
         except ElementTree.ParseError as error:

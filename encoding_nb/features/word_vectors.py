@@ -6,6 +6,7 @@ Text or binary, gzipped or not. gensim's `.kv` and `.model` files are pickles an
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 
-from .._validation import as_path, check_file
+from .._validation import as_path, check_file, shorten
 
 Array = np.ndarray
 
@@ -26,7 +27,8 @@ def read_word_vectors(path: str | Path, words: Iterable[str]) -> dict[str, Array
     Raises
     ------
     FileNotFoundError, ValueError
-        No such file; not a file of word vectors, with the line that cannot be read; a file that is cut off or damaged.
+        No such file; not a file of word vectors, with the line that cannot be read; a file that is empty, cut off or
+        damaged; a vector of a wanted word that holds NaN or infinite numbers.
     TypeError
         `path` is not a path.
     """
@@ -35,12 +37,19 @@ def read_word_vectors(path: str | Path, words: Iterable[str]) -> dict[str, Array
     found: dict[str, Array] = {}
     try:
         with _opened(path) as file:
-            first = _line(file, path, 1)
+            first = _line(file, path, 1).removeprefix(b"\xef\xbb\xbf")
+            if not first:
+                raise ValueError(f"{path}: expected word vectors, but the file is empty.")
             for start, problem in _OTHER_KINDS.items():
                 if first.startswith(start):
                     raise ValueError(f"{path} is {problem}.")
             read = _read_binary if _is_binary(file, first, path) else _read_text
             for word, vector in read(file, first, wanted, path):
+                if not np.isfinite(vector).all():
+                    raise ValueError(
+                        f"{path}: expected finite numbers, got {shorten(str(vector[~np.isfinite(vector)][0]))} in the "
+                        f"vector of {word!r}; take the word out of the file, or get the file again."
+                    )
                 found.setdefault(word, vector)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip file is cut off or damaged ({error}); copy it again.") from error
@@ -56,11 +65,14 @@ _OTHER_KINDS = {
     b"\x89HDF": "an HDF5 file, such as english1000sm.hf5 of the Huth lab; write its words and vectors as text, a word "
     "and its numbers in each line",
     b"PK\x03\x04": "a zip archive; unzip it and give the file in it",
+    b"/annex/objects/": "only a git-annex pointer: its content was not downloaded; run `git annex get` in a clone",
     b"version https://git-lfs": "only a Git LFS pointer: its content was not downloaded; run `git lfs pull` in the "
     "repository",
 }
 _MOST_IN_LINE = 2**22  # bytes; a line of 4,096 numbers has 60 thousand
 _MOST_COLUMNS = 2**16
+_MOST_IN_WORD = 2**16  # bytes
+_NUMBERS = re.compile(rb"[ \t]*[-+]?(\d|\.\d)[-+.\deE]*[ \t]+[-+]?(\d|\.\d)")  # two, as texts
 
 
 def _line(file: IO[bytes], path: Path, number: int) -> bytes:
@@ -75,12 +87,12 @@ def _line(file: IO[bytes], path: Path, number: int) -> bytes:
 
 
 def _is_binary(file: Any, first: bytes, path: Path) -> bool:
-    """Whether vectors are stored as bytes: by the file's name, or by the bytes after the first word."""
-    if ".bin" in path.suffixes:
-        return True
+    """Whether vectors are stored as bytes, by the bytes after the first word; else by the name."""
     counts, (_, _, numbers) = _counts(first), file.peek(512).lstrip(b"\n").partition(b" ")
     if counts is None:
-        return False
+        return ".bin" in path.suffixes
+    if ".bin" in path.suffixes and not _NUMBERS.match(numbers):
+        return True
     numbers = numbers[: 4 * counts[1]]
     # text has no control characters; letters beyond ASCII only in the word of the next line
     return any(b < 9 or 13 < b < 32 for b in numbers) or any(b > 126 for b in numbers.partition(b"\n")[0])
@@ -110,10 +122,13 @@ def _read_text(file: IO[bytes], first: bytes, wanted: set[str], path: Path) -> I
     while line := line or _line(file, path, number + 1):
         number += 1
         # a word may hold blanks, so the numbers are counted from the end
-        word, *numbers = line.decode("utf-8", errors="replace").replace("\t", " ").rstrip().rsplit(" ", width)
-        if word in wanted or len(numbers) != width or width < 2:
+        start, *numbers = line.rsplit(None, width) or [b""]
+        word = start.lstrip().decode("utf-8", errors="replace")
+        # the numbers of the first word are always read: a file of another kind ends there
+        if word in wanted or number == 1 + bool(counts) or len(numbers) != width or width < 2:
             try:
-                vector = np.array(numbers, dtype=np.float32).reshape(max(width, 2))
+                with np.errstate(over="ignore"):  # becomes infinite, which is refused
+                    vector = np.array(numbers, dtype=np.float32).reshape(max(width, 2))
             except ValueError as error:
                 raise ValueError(
                     f"{path}, line {number}: expected a word and {max(width, 2)} numbers, got {line[:40]!r} ({error}); "
@@ -136,7 +151,7 @@ def _read_binary(file: IO[bytes], first: bytes, wanted: set[str], path: Path) ->
     if width > _MOST_COLUMNS:
         raise ValueError(f"{path}, line 1: expected at most {_MOST_COLUMNS:,} columns, got {width:,}.")
     for i in range(n_words):
-        word = _until_blank(file).lstrip(b"\n").decode("utf-8", errors="replace")
+        word = _until_blank(file, path, i).lstrip(b"\n").decode("utf-8", errors="replace")
         raw = file.read(4 * width)
         if len(raw) < 4 * width:
             raise ValueError(f"{path}: expected {n_words} vectors of {width} numbers, but it ends after {i}.")
@@ -144,8 +159,13 @@ def _read_binary(file: IO[bytes], first: bytes, wanted: set[str], path: Path) ->
             yield word, np.frombuffer(raw, dtype="<f4").copy()
 
 
-def _until_blank(file: IO[bytes]) -> bytes:
+def _until_blank(file: IO[bytes], path: Path, number: int) -> bytes:
     read = bytearray()
-    while (byte := file.read(1)) not in (b" ", b"") and len(read) < _MOST_IN_LINE:
+    while (byte := file.read(1)) not in (b" ", b""):
         read += byte
+        if len(read) > _MOST_IN_WORD:
+            raise ValueError(
+                f"{path}, vector {number + 1}: expected a word and a blank, got more than {_MOST_IN_WORD:,} bytes "
+                f"without a blank; is this a word2vec file?"
+            )
     return bytes(read)
