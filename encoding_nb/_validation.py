@@ -25,8 +25,13 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
 
 
 def frozen_times(values: Sequence[float] | Array, name: str, *, missing: bool = False) -> Array:
-    """(n,) seconds, read-only; NaN where `missing` admits it. Raises a ValueError that starts with `name`."""
+    """(n,) seconds, read-only; NaN, and masked values as NaN, where `missing` admits it.
+
+    Raises a ValueError that starts with `name`.
+    """
     try:
+        if np.ma.is_masked(values):  # numpy would take what is behind the mask
+            values = np.ma.asarray(values, dtype=float).filled(np.nan)
         times = np.array(values, dtype=float)
     except (TypeError, ValueError):
         raise ValueError(f"{name}: expected times in seconds, got {_first_without_number(values)}.") from None

@@ -142,7 +142,11 @@ class Words:
         self._refuse_first(np.isnan(self.onsets) != np.isnan(self.offsets), "has only one of its two times")
         if n_words and not self.timed.any():
             raise ValueError(f"Words: none of {n_words} words has a time; check where the times are.")
-        self._refuse_first(self.offsets < self.onsets, "ends before it starts")
+        backwards = self.offsets < self.onsets
+        if 2 * backwards.sum() > self.timed.sum():
+            advice = "most words do: are the offsets durations, or in another unit? Give ends, in seconds"
+            self._refuse_first(backwards, "ends before it starts", advice)
+        self._refuse_first(backwards, "ends before it starts")
         self._refuse_backwards()
 
     def _refuse_first(self, wrong: Array, what: str, advice: str = "correct the transcript there") -> None:
@@ -318,9 +322,9 @@ class Assembly:
     Raises
     ------
     ValueError
-        No stories, names that are not strings, a TR that is not a number of seconds, test stories that do not exist
-        or are named twice, numbers of voxels that differ between stories, masks or names for another number of
-        voxels, a surface that is not a `Surface`.
+        No stories, names that are not strings, a TR that is not a number of seconds or not the spacing of a story's TR
+        times, test stories that do not exist or are named twice, numbers of voxels that differ between stories, masks
+        or names for another number of voxels, a surface that is not a `Surface`.
     """
 
     subject: str
@@ -347,6 +351,8 @@ class Assembly:
             if not isinstance(name, str):
                 raise ValueError(f"{who}: expected names of stories as strings, got {name!r}.")
         check_tr(self.tr, who)
+        for story in self.stories.values():
+            _refuse_other_spacing(story, self.tr)
         self._check_test_stories(who)
         self._check_voxels()
         self._check_voxel_names(who)
@@ -476,17 +482,18 @@ class Assembly:
 # ---------------------------------------------------------------------- are the times plausible?
 
 LEAST_WORDS = 20  # fewer words say too little about speech
-LEAST_COVERED = (
-    0.55  # of a run: times in TRs of 2 s, or a TR that is twice too long, leave half of it without words
-)
+# of a run: times in TRs of 2 s, or a TR that is twice too long, leave half of it without words
+LEAST_COVERED = 0.55
 SPEECH_RATES = (0.5, 8.0)  # words a second; fluent speech has 2 to 5
+MOST_TWICE = 0.25  # of the words; those of a table whose rows are there twice are half
 LONGEST_WORD = 2.0  # seconds, as a median: longer words that overlap the next but one are no words
-SURELY_WRONG = 10.0  # seconds, as a median, of words that overlap
+SURELY_WRONG = 10.0  # seconds, as a median, of words that overlap; also for one word
 # seconds of a unit that occurs in public files
 UNITS = {
     "milliseconds": 1e-3,
     "microseconds": 1e-6,
     "units of 100 nanoseconds (HTK)": 1e-7,
+    "hundredths of a second": 1e-2,
     "minutes": 60.0,
 } | {f"samples at {rate} Hz": 1 / rate for rate in (48_000, 44_100, 24_000, 22_050, 16_000, 11_025, 8_000)}
 
@@ -496,8 +503,8 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
 
     Words that end before the story's first TR or start after its last (up to `CUT_SECONDS` before it need no warning);
     words that last until long after the next ones; words in a small part of the run only; a speech rate that is not
-    possible. The message names the likely cause: another unit, ends as durations, another TR, voxels by TRs. Words
-    without a time are counted in a warning.
+    possible; words that are there twice. The message names the likely cause: another unit, ends as durations, another
+    TR, voxels by TRs. Words without a time are counted in a warning, as are gaps between TRs.
 
     Parameters
     ----------
@@ -510,6 +517,15 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
         Most words are outside the run, or last longer than any word.
     """
     words = story.words
+    steps = np.diff(story.tr_times)
+    gaps = np.abs(steps - tr) > tr / 2
+    if gaps.any():
+        i = int(gaps.argmax())
+        _progress.warn(
+            f"{where}: TR {i + 1} of story {story.name} comes {steps[i]:g} s after TR {i}, but the TR is {tr:g} s; "
+            f"there are {int(gaps.sum())} such gaps. Delays count rows of BOLD, so make one story of each part.",
+            stacklevel=3,
+        )
     untimed = len(words) - int(words.timed.sum())
     if untimed:
         _progress.warn(
@@ -517,7 +533,7 @@ def check_words_in_run(story: Story, tr: float, *, where: str) -> None:
             f"them as context, but no TR samples them.",
             stacklevel=3,
         )
-    _check_lengths(words, where)
+    _check_lengths(story, tr, where)
     if _check_outside(story, tr, where):
         _check_coverage(story, tr, where)
 
@@ -553,29 +569,51 @@ def _check_outside(story: Story, tr: float, where: str) -> bool:
     return False
 
 
-def _check_lengths(words: Words, where: str) -> None:
-    """Refuse or warn of words most of which end after the next but one begins, and are longer than words are."""
-    onsets, lengths = words.onsets[words.timed], (words.offsets - words.onsets)[words.timed]
-    if len(onsets) < 5 or not np.median(onsets[2:] < (onsets + lengths)[:-2]):
-        return
+def _check_lengths(story: Story, tr: float, where: str) -> None:
+    """Refuse or warn of words that end long after the next ones begin, and are longer than words are."""
+    words = story.words
+    onsets, offsets = words.onsets[words.timed], words.offsets[words.timed]
+    lengths = offsets - onsets
     typical = float(np.median(lengths))
-    if typical <= LONGEST_WORD:
-        return
-    if np.median((lengths >= onsets) & (lengths < onsets + LONGEST_WORD)):
-        cause = "the lengths look like ends: give them as offsets (the column of ends), not as durations"
-    else:
-        fits = [unit for unit, seconds in UNITS.items() if 0.05 <= typical * seconds <= LONGEST_WORD]
-        cause = f"the lengths look like {fits[0]}: give seconds" if fits else "give lengths in seconds"
-    problem = (
-        f"{where}: most words end after the next ones begin; the median word lasts {typical:.4g} s; {cause}"
-    )
-    if typical > SURELY_WRONG:
-        raise ValueError(f"{problem}.")
-    _progress.warn(f"{problem}.", stacklevel=4)
+    most = len(onsets) >= 5 and typical > LONGEST_WORD and bool(np.median(onsets[2:] < offsets[:-2]))
+    until = np.append(onsets[1:], max(onsets[-1], story.tr_times[-1] + tr if story.n_trs else 0.0))
+    long = (lengths > SURELY_WRONG) & (offsets > until + 1.0)
+    if most:
+        problem = f"{where}: most words end after the next ones begin; the median word lasts {typical:.4g} s"
+        problem += f"; {_cause_of_lengths(onsets, offsets)}."
+        if typical > SURELY_WRONG:
+            raise ValueError(problem)
+        _progress.warn(problem, stacklevel=4)
+    elif long.any():
+        i = int(np.flatnonzero(words.timed)[long][0])
+        _progress.warn(
+            f"{where}: {int(long.sum())} of {len(words)} words last longer than {SURELY_WRONG:g} s, until after the "
+            f"next ones begin, first {words.text[i]!r} from {words.onsets[i]:.1f} to {words.offsets[i]:.1f} s; correct "
+            f"their ends, since the time of a word is its middle.",
+            stacklevel=4,
+        )
+
+
+def _cause_of_lengths(onsets: Array, offsets: Array) -> str:
+    """The likely cause of words that are too long."""
+
+    def most(lengths: Array, least: float = 0.0) -> bool:
+        return bool(np.median((lengths >= least) & (lengths <= LONGEST_WORD)))
+
+    lengths = offsets - onsets
+    if most(lengths - onsets):
+        return "the lengths look like ends: give them as offsets (the column of ends), not as durations"
+    for unit, size in UNITS.items():
+        if len(onsets) >= LEAST_WORDS and most(offsets * size - onsets):
+            return f"the ends look like {unit}: give seconds"
+    for unit, size in UNITS.items():
+        if most(lengths * size, 0.05):
+            return f"the lengths look like {unit}: give seconds"
+    return "give lengths in seconds"
 
 
 def _check_coverage(story: Story, tr: float, where: str) -> None:
-    """Warn of words in a part of the run only, and of a speech rate that is not possible."""
+    """Warn of words in a part of the run only, of a speech rate that is not possible, and of words that occur twice."""
     words, run = story.words, story.n_trs * tr
     n_timed, span = int(words.timed.sum()), _span(words)
     if n_timed < LEAST_WORDS or span <= 0:
@@ -590,6 +628,14 @@ def _check_coverage(story: Story, tr: float, where: str) -> None:
     if problems:
         _progress.warn(
             f"{where}: {', and '.join(problems)}{_likely(story, tr) or '; check the times of words and the TR'}.",
+            stacklevel=4,
+        )
+    text = np.array(words.text, dtype=object)
+    n_twice = int(np.sum((text[1:] == text[:-1]) & (words.onsets[1:] == words.onsets[:-1])))
+    if n_twice > MOST_TWICE * n_timed:
+        _progress.warn(
+            f"{where}: {n_twice} of {n_timed} words of story {story.name} repeat the word before them at the same "
+            f"time; give each word once.",
             stacklevel=4,
         )
 
@@ -613,6 +659,10 @@ def _likely(story: Story, tr: float) -> str:
     causes = [f"the times of words look like {unit}" for unit, size in UNITS.items() if fits(span * size)]
     if fits(span * tr) and not np.isclose(tr, 1):
         causes.append("the times of words look like TRs")
+    if fits(span):  # of the right length, so at another time
+        late = np.nanmin(words.onsets) - story.tr_times[0]
+        if late < -CUT_SECONDS or late > max(CUT_SECONDS, run - span):
+            causes.append(f"they would fit about {abs(late):.0f} s {'earlier' if late > 0 else 'later'}")
     n_columns = story.bold.shape[1]
     if n_columns != story.n_rows and fits(span, n_columns * tr):
         causes.append(f"BOLD looks like (voxels, rows), got ({story.n_rows}, {n_columns}): transpose it")
@@ -716,6 +766,7 @@ def _array(values: Any, what: str, axes: str) -> ArrayLike:
 
 
 def _refuse_other_spacing(story: Story, tr: float) -> None:
+    """Refuse TR times that are not a TR apart, as their median."""
     spacing = float(np.median(np.diff(story.tr_times))) if story.n_trs > 1 else tr
     if abs(spacing - tr) > _OTHER_SPACING * tr:
         raise ValueError(

@@ -51,6 +51,18 @@ def test_times_are_the_middle_of_each_word():
         (["a", "b"], [0, [1]], [0.5, 1], r"Words.onsets: expected times in seconds, got \[1\] \(number 1\)"),
         (["a"], [[0.0]], [[0.5]], "one time in seconds per entry"),
         ("a", [0.0], [0.5], "expected a sequence of strings, got one string, 'a'"),
+        (
+            list("abc"),
+            [1, 2, 3],
+            [0.4, 0.5, 3.5],
+            "word 0 .* ends before it starts; most words do: .* durations",
+        ),
+        (
+            ["a", "b"],
+            np.ma.array([0.0, 1.0], mask=[False, True]),
+            [0.5, 1.5],
+            "word 1 .* only one of its two",
+        ),
         ([None], [0.0], [0.5], "expected strings, but word 0 is None"),
     ],
 )
@@ -339,12 +351,37 @@ def test_words_at_both_ends_of_a_run():
         UserWarning, match=r"here: 30 .* end before .*, and 10 of 80 words start past the end .* 70\.0 s"
     ):
         check(30.0, n_trs=20)
-    with pytest.raises(ValueError, match=r"here: 80 of 80 words end before .* at 1000\.0 s"):
+    with pytest.raises(
+        ValueError, match=r"here: 80 of 80 words end before .* at 1000\.0 s.* fit about 1000 s later"
+    ):
         check(1000.0)
+    with pytest.raises(ValueError, match=r"here: 80 of 80 words start past .* fit about 300 s earlier"):
+        check(-300.0)
     with pytest.raises(
         ValueError, match=r"here: 80 of 80 words start past the end of the run of story s at 0\.0 s"
     ):
         check(0.0, n_trs=0)
+
+
+def test_tr_times_have_the_spacing_of_the_tr():
+    story = make_story()  # every 2 s
+    Assembly("S1", 2.01, {"storya": story})  # as measured
+    for tr in (1.0, 2.1):
+        with pytest.raises(
+            ValueError, match=f"storya: expected tr_times {tr:g} s apart .*, got 2 s; give both"
+        ):
+            Assembly("S1", tr, {"storya": story})
+
+
+def test_gaps_between_trs_are_noted():
+    words, grid = make_words(80), 2.0 * np.arange(40)
+    grid[20:] += 6.0
+    with pytest.warns(UserWarning) as said:
+        check_words_in_run(Story("s", words, grid, np.ones((40, 2))), 2.0, where="here")
+    assert [str(w.message) for w in said] == [
+        "here: TR 20 of story s comes 8 s after TR 19, but the TR is 2 s; there are 1 such gaps. Delays count rows of "
+        "BOLD, so make one story of each part."
+    ]
 
 
 def test_paths():

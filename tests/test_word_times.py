@@ -62,6 +62,13 @@ WRONG = {
         "refused: .*lengths look like milliseconds",
     ),
     "ends as durations": ((ON, ON + OFF), {}, "refused: .*look like ends: give them as offsets"),
+    "ends in milliseconds": ((ON, 1000 * OFF), {}, "refused: .*the ends look like milliseconds"),
+    "durations in hundredths": (
+        (ON, ON + 100 * (OFF - ON)),
+        {},
+        "refused: .*lengths look like hundredths of a second",
+    ),
+    "hundredths": ((100 * ON, 100 * OFF), {}, "refused: .*words look like hundredths of a second"),
     "durations in samples": ((ON, ON + 16_000 * (OFF - ON)), {}, "refused: .*lengths look like samples at"),
     "onsets in milliseconds": (
         (1000 * ON, 1000 * OFF),
@@ -115,6 +122,40 @@ def test_long_words_that_do_not_overlap_and_short_lists_are_fine():
     said = heard(["a"] * 75, onsets, onsets + 2.5)
     assert "0.33 words a second" in said and "look like" not in said
     assert heard(["a", "b", "c"], [1, 2, 3], [5, 6, 7]) == ""
+
+
+def test_one_word_that_ends_long_after_the_next_begin():
+    for number, end in ((200, 12.0), (399, 40.0)):  # the last word ends after the run
+        ends = OFF.copy()
+        ends[number] = ON[number] + end
+        said = heard(W, ON, ends)
+        assert (
+            f"1 of 400 words last longer than 10 s, until after the next ones begin, first '{W[number]}'"
+            in said
+        )
+    pause = np.where(np.arange(400) > 200, 12.0, 0.0)  # a long word, and no other meanwhile
+    ends = OFF * 0.9
+    ends[200] = 0.9 * ON[201] + 12.0
+    assert heard(W, 0.9 * ON + pause, ends + np.where(np.arange(400) > 200, 12.0, 0.0)) == ""
+
+
+def test_words_that_are_there_twice():
+    twice = np.repeat(np.arange(400), 2)
+    said = heard([W[i] for i in twice], ON[twice], OFF[twice])
+    assert (
+        said
+        == "run: 400 of 800 words of story run repeat the word before them at the same time; give each word once."
+    )
+    assert heard([f"{W[i]}{n % 2}" for n, i in enumerate(twice)], ON[twice], OFF[twice]) == "", "two speakers"
+
+
+def test_a_saved_file_says_the_same_of_its_words(tmp_path):
+    twice = np.repeat(np.arange(400), 2)
+    assembly, said = made([W[i] for i in twice], ON[twice], OFF[twice])
+    path = save_assembly(assembly, tmp_path / "a.h5")
+    with pytest.warns(UserWarning, match="repeat the word before them") as again:
+        load_assembly(path)
+    assert [str(w.message).replace(str(path), "run") for w in again] == said
 
 
 # ---------------------------------------------------------------------- words without a time

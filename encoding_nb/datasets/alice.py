@@ -30,7 +30,6 @@ TR = 2.0  # seconds
 FIRST_ROW = 20.0  # seconds, in the TextGrid's time
 REGIONS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
 STORY = "alice"
-# leaves out as many rows at the start as the longest of the default delays
 _ENDING = "-timecourses.txt"
 
 
@@ -58,9 +57,10 @@ def load(
 
     All heard the same recording, so one fit of "all" is a fit for each listener; `over_listeners` gives mean
     and standard error of its scores. There is one story and no test story: score by nested cross-validation
-    (``use_train_test_split=False``). Features and BOLD are on the same rows, and speech begins with the first of
-    them, so leave out as many rows at the start as the longest delay (`TRIMMINGS["alice"]`, for delays up to 4 TRs):
-    a delayed feature is 0 there because nothing was sampled before, not because nothing was heard.
+    (``use_train_test_split=False``), and test by `shift_test`. Features and BOLD are on the same rows, and speech
+    begins with the first of them, so leave out as many rows at the start as the longest delay
+    (`TRIMMINGS["alice"]`, for delays up to 4 TRs): a delayed feature is 0 there because nothing was sampled before,
+    not because nothing was heard.
 
     Parameters
     ----------

@@ -27,7 +27,17 @@ import numpy as np
 from .. import _progress
 from .._files import new_file
 from .._validation import as_path, shorten
-from ..assembly import Array, ArrayLike, Assembly, LazyArray, Story, Surface, Words, check_assembly
+from ..assembly import (
+    Array,
+    ArrayLike,
+    Assembly,
+    LazyArray,
+    Story,
+    Surface,
+    Words,
+    check_assembly,
+    check_words_in_run,
+)
 from ._checks import Stamp, check_unchanged, chosen, stamp_of
 
 if TYPE_CHECKING:
@@ -178,6 +188,8 @@ def load(source: Path, *, stories: Iterable[str] | None = None) -> Assembly:
         got = other if version is None else f"version {version}; update encoding_nb"
         raise ValueError(f"{source}: expected a file of save_assembly, version {VERSION}, got {got}.")
     kept = {name: assembly.stories[name] for name in chosen(stories, assembly.stories, source)}
+    for story in kept.values():
+        check_words_in_run(story, assembly.tr, where=str(source))
     return replace(assembly, stories=kept, test_stories=tuple(n for n in assembly.test_stories if n in kept))
 
 

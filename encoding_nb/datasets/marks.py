@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -19,7 +20,8 @@ MARKS = BAD_WORDS | {
     "#", "##", "_", "-", "--", "...", "…", "p:", "usb", "nib",  # Praat and WebMAUS: pause, unintelligible, noise
     "xxx", "yyy", "www",  # CHAT (TalkBank): unintelligible, not transcribed
 }  # fmt: skip
-_BRACKETS = ("<>", "[]", "{}", "()", "++")
+_BRACKETED = re.compile(r"<[^<>]*>|\[[^][]*\]|\{[^{}]*\}|\([^()]*\)|\++[^+]*\++")
+_DEEPEST = 3  # brackets within brackets, such as [[noise]]
 
 
 def is_mark(label: str, marks: Collection[str] | None = None) -> bool:
@@ -29,19 +31,26 @@ def is_mark(label: str, marks: Collection[str] | None = None) -> bool:
     ----------
     label : str
     marks : set of str, optional
-        Compared in lower case, and without braces around the label. None takes `MARKS`, and every label within brackets
-        of any kind, such as ``<eps>``, ``[noise]``, ``{LG}``, ``(silence)`` and ``++breath++``.
+        Compared in any case of letters, and without braces around the label. None takes `MARKS`, and every label that
+        is all within brackets of any kind, such as ``<eps>``, ``[noise]``, ``{LG}``, ``(silence)`` and ``++breath++``.
     """
     text = label.strip().lower()
     if marks is not None:
-        return text.strip("{}").strip() in marks
-    within = any(len(text) > 1 and text[0] == pair[0] and text[-1] == pair[1] for pair in _BRACKETS)
-    return within or text in MARKS
+        return text.strip("{}").strip() in {mark.lower() for mark in marks}
+    if text in MARKS:
+        return True
+    for _ in range(_DEEPEST):
+        text = _BRACKETED.sub("", text).strip()
+    return not text
 
 
 def check_marks(marks: Any, caller: str) -> None:
     """Refuse anything but a collection of texts or None, with a ValueError."""
-    if marks is None or (isinstance(marks, Collection) and not isinstance(marks, str)):
+    if marks is None or (
+        isinstance(marks, Collection)
+        and not isinstance(marks, str)
+        and all(isinstance(mark, str) for mark in marks)
+    ):
         return
     hint = f"; write {{{marks!r}}}" if isinstance(marks, str) else ""
     raise ValueError(f"{caller}: expected bad_words as a set of texts, got {marks!r}{hint}.")

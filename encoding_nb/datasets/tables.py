@@ -24,7 +24,7 @@ from .._validation import as_path, shorten
 from ..assembly import Words
 from ._checks import check_downloaded
 from .marks import check_marks, is_mark, tell_left_out
-from .textgrid import decode
+from .textgrid import decode, warn_of_windows
 
 # tried in this order, in upper or lower case
 WORD_COLUMNS = ("word", "words", "text", "token")
@@ -36,6 +36,7 @@ MISSING = ("n/a", "")
 _NO_TIME = (*MISSING, "nan", "na", "none", "null")
 _GENTLE = ("word", "alignedWord", "start", "end")  # align.csv has no line of names
 _DISAGREE = 0.05  # seconds by which onset + duration may differ from a column of ends
+_LONE_QUOTE = 'is there a quotation mark that nothing closes? A cell that is one is written """".'
 _MOST_ROWS_ALIKE = 10  # so many rows with one text are no words
 
 
@@ -91,6 +92,16 @@ def read_word_table(
         `path` is not a path.
     """
     path = as_path(path, "read_word_table")
+    for option, name in (
+        ("word_column", word_column),
+        ("onset_column", onset_column),
+        ("duration_column", duration_column),
+        ("offset_column", offset_column),
+    ):
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"read_word_table: expected {option} as the name of a column, got {name!r}.")
+    if rows is not None and not isinstance(rows, Mapping):
+        raise ValueError(f'read_word_table: expected rows such as {{"run": 1}}, got {rows!r}.')
     check_marks(bad_words, "read_word_table")
     check_downloaded(path, how="check the path")
     table = _read_table(path).only(rows)
@@ -117,10 +128,21 @@ def read_word_table(
             stacklevel=2,
         )
     words = [texts[i].strip().lower() if lower else texts[i].strip() for i in kept]
+    _refuse_lines(table, kept, words)
     try:
         return Words(tuple(words), onsets[kept], offsets[kept])
     except ValueError as error:
         raise ValueError(f"{path}: {error}{_runs(table, onsets)}") from error
+
+
+def _refuse_lines(table: _Table, kept: list[int], words: list[str]) -> None:
+    """Refuse a word of several lines."""
+    for row, word in zip(kept, words, strict=True):
+        if "\n" in word or "\r" in word:
+            raise ValueError(
+                f"{table.path}, line {table.lines[row]}: expected a word, got several lines, {shorten(repr(word))}; "
+                f"{_LONE_QUOTE}"
+            )
 
 
 def _offsets(
@@ -311,11 +333,8 @@ def _number(text: str) -> float:
 def _read_table(path: Path) -> _Table:
     content, utf = decode(path.read_bytes())
     if not utf:
-        _progress.warn(
-            f"{path}: it is not UTF-8, so it is read as Windows-1252; check words with letters such as é.",
-            stacklevel=3,
-        )
-    head = content.lstrip("\ufeff").split("\n", 1)[0]
+        warn_of_windows(path, stacklevel=4)
+    head = content.lstrip("\ufeff\r\n").split("\n", 1)[0]
     delimiter = _delimiter(head, path)
     try:
         cells = _cells(content, delimiter)
@@ -327,7 +346,7 @@ def _read_table(path: Path) -> _Table:
     columns = tuple(name.strip() for name in numbered[0][1]) if numbered else ()
     if numbered and _without_names(numbered):
         columns = _GENTLE
-    elif numbered and any(_is_number(name) for name in columns):
+    elif numbered and any(_is_number(name) for name in columns) and not _known(columns):
         raise ValueError(
             f"{path}: expected the names of columns in line 1, such as onset, duration and word, got "
             f"{shorten(', '.join(columns))}; add a line of names."
@@ -340,6 +359,11 @@ def _read_table(path: Path) -> _Table:
     for line, row in numbered:
         if len(row) != len(columns):
             raise ValueError(f"{path}, line {line}: expected {len(columns)} columns, got {len(row)}.")
+        for cell in row:
+            if any(_is_row(text, delimiter, len(columns)) for text in cell.split("\n")[1:]):
+                raise ValueError(
+                    f"{path}, line {line}: one cell holds whole rows, {shorten(repr(cell))}; {_LONE_QUOTE}"
+                )
     return _Table(
         path,
         columns,
@@ -386,6 +410,18 @@ def _is_quoted(rows: list[list[str]]) -> bool:
         return True
     columns = list(zip(*rows[1:], strict=False))
     return any(column and all(len(c) > 1 and c[0] == c[-1] == '"' for c in column) for column in columns)
+
+
+def _is_row(text: str, delimiter: str, n_columns: int) -> bool:
+    """Whether a line within a cell looks like a row of the table: as many columns, with a number in one."""
+    cells = text.split(delimiter)
+    return len(cells) == n_columns > 1 and any(map(_is_number, cells))
+
+
+def _known(columns: Collection[str]) -> bool:
+    """Whether one of these names is usual; further columns may have numbers as names, as in pandas."""
+    usual = {*WORD_COLUMNS, *EVENT_COLUMNS, *ONSET_COLUMNS}
+    return any(name.lower() in usual for name in columns)
 
 
 def _without_names(rows: list[tuple[int, list[str]]]) -> bool:

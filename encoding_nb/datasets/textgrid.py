@@ -81,9 +81,17 @@ def read_textgrid(
     kept = [entry for entry, mark in zip(entries, marks, strict=True) if not mark]
     if not kept:
         raise ValueError(f"{path}: none of the {len(entries)} intervals of tier {tier!r} is a word{cut}.")
+    if not content.ended and not content.cut:
+        _progress.warn(
+            f"{path}: the file goes on in line {content.line}, after the last entry that it announces; what follows is "
+            f"not read. Correct the size of the last tier, or the number of tiers.",
+            stacklevel=2,
+        )
     if content.cut:
         _progress.warn(f"{path}: {content.cut}; everything after that is missing.", stacklevel=2)
-    if bad_words is not BAD_WORDS:  # the data sets' own readers, whose marks are known
+    if bad_words is not BAD_WORDS:  # the data sets' own readers, whose marks and letters are known
+        if not content.utf:
+            warn_of_windows(path)
         tell_left_out(
             path, Counter(entry[2].strip() for entry, mark in zip(entries, marks, strict=True) if mark)
         )
@@ -129,6 +137,14 @@ def decode(raw: bytes) -> tuple[str, bool]:
     except UnicodeDecodeError:
         # five bytes have no meaning in Windows-1252: Latin-1 has one for each
         return "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in raw), False
+
+
+def warn_of_windows(path: Path, *, stacklevel: int = 3) -> None:
+    """Warn that a file is not UTF-8."""
+    _progress.warn(
+        f"{path}: it is not UTF-8, so it is read as Windows-1252; check words with letters such as é.",
+        stacklevel=stacklevel,
+    )
 
 
 # ---------------------------------------------------------------------- letters in Praat's spelling
@@ -201,7 +217,7 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.content, _ = decode(path.read_bytes())
+        self.content, self.utf = decode(path.read_bytes())
         self._values: list[tuple[str, str, int]] = []
         for found in _FREE.finditer(self.content):
             if found.lastgroup:
@@ -215,9 +231,13 @@ class _Reader:
 
     def error(self, problem: str, kind: type[ValueError] = ValueError) -> ValueError:
         """An error at the next value."""
+        return kind(f"{self.path}, line {self.line}: {problem}; is this a whole Praat TextGrid (text form)?")
+
+    @property
+    def line(self) -> int:
+        """The line of the next value, from 1."""
         position = len(self.content) if self.ended else self._values[self._at][2]
-        line = self.content.count("\n", 0, position) + 1
-        return kind(f"{self.path}, line {line}: {problem}; is this a whole Praat TextGrid (text form)?")
+        return self.content.count("\n", 0, position) + 1
 
     @property
     def ended(self) -> bool:

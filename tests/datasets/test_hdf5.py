@@ -118,7 +118,7 @@ def test_a_broken_off_write_leaves_nothing_behind(tmp_path, assembly):
     def read(key):
         raise RuntimeError("the disk went away")
 
-    story = Story("a", assembly.stories["a"].words, np.arange(7.0), Breaks((7, 6), np.float32, read))
+    story = Story("a", assembly.stories["a"].words, 2.0 * np.arange(7), Breaks((7, 6), np.float32, read))
     path = tmp_path / "s.h5"
     save_assembly(assembly, path)
     before = path.read_bytes()

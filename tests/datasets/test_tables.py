@@ -294,3 +294,73 @@ def test_one_duration_that_disagrees_or_is_missing(tmp_path):
         ValueError, match=r"line 11: by 'duration' the word ends at 9.500 s, by 'end' at 9.750 s"
     ):
         read_word_table(path)
+
+
+@pytest.mark.parametrize(
+    ("label", "mark"),
+    [
+        ("[[noise]]", True),
+        ("(a (long) pause)", True),
+        ("<s> [noise]", True),
+        ("++breath++", True),
+        ("(((silence)))", True),
+        ("SIL", True),
+        ("[well] no [yes]", False),  # begins and ends with a bracket, and a word is between
+        ("(he) said (so)", False),
+        ("un(believable)", False),
+        ("c++", False),
+        ("<3", False),
+    ],
+)
+def test_brackets_within_brackets_are_marks_and_words_between_are_none(label, mark):
+    assert is_mark(label) == mark
+
+
+def test_marks_of_ones_own_are_found_in_any_case(tmp_path):
+    path = tmp_path / "events.tsv"
+    path.write_text("onset\tword\n1\tboat\n2\tUM\n3\tum\n")
+    with pytest.warns(UserWarning, match="'UM' 1, 'um' 1"):
+        assert read_word_table(path, bad_words={"Um"}).text == ("boat",)
+    with pytest.raises(ValueError, match=r"expected bad_words as a set of texts, got \[1\]"):
+        read_word_table(path, bad_words=[1])
+
+
+LONE = "onset,duration,word,note\n0,1,we,{0}\n1,1,said,x\n2,1,it,y\n3,1,twice,{1}\n4,1,over,z\n"
+
+
+def test_a_quotation_mark_that_nothing_closes(tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text(LONE.format("", ""))
+    assert len(read_word_table(path)) == 5
+    path.write_text(LONE.format('"', '"'))  # of the rows between, nothing would be read
+    with pytest.raises(
+        ValueError, match=r"events.csv, line 2: one cell holds whole rows, .* that nothing closes"
+    ):
+        read_word_table(path)
+    path.write_text('onset,word\n0,we\n1,"\n2,"\n3,out\n')
+    with pytest.raises(
+        ValueError, match=r"events.csv, line 3: .*that nothing closes\? A cell that is one is written"
+    ):
+        read_word_table(path)
+    path.write_text('onset,note,word\n0,"first\nsecond, third, fourth",we\n1,,are\n')
+    assert read_word_table(path).text == ("we", "are"), "a note of several lines is no row"
+    path.write_text('onset,note,word\n0,,"we\nare"\n')
+    with pytest.raises(ValueError, match=r"line 2: expected a word, got several lines, 'we\\nare'"):
+        read_word_table(path)
+
+
+def test_columns_named_by_numbers_and_empty_lines_above(tmp_path):
+    path = tmp_path / "features.csv"
+    path.write_text("\n\nonset;word;0;1;2\n0,5;we;1,5;2;3\n1,5;are;1;2;3\n")
+    words = read_word_table(path)
+    assert words.text == ("we", "are") and words.onsets.tolist() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    "option", ["word_column", "onset_column", "duration_column", "offset_column", "rows"]
+)
+def test_options_that_cannot_be(tmp_path, option):
+    path = tmp_path / "events.tsv"
+    path.write_text(BIDS)
+    with pytest.raises(ValueError, match=f"read_word_table: expected {option}.* got 3"):
+        read_word_table(path, **{option: 3})

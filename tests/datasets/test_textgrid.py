@@ -81,7 +81,7 @@ def test_damaged_copies_are_read_or_refused_in_a_sentence(tmp_path):
     path, outcomes = tmp_path / "story.TextGrid", set()
     with no_hang(), warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("ignore", ".*unknown letter in Praat's spelling")
+        warnings.filterwarnings("ignore", ".*unknown letter in Praat's spelling|.*the file goes on in line")
         for seed, content in enumerate(contents):
             for copy in damaged_copies(content, seed=seed, n=-(-N_COPIES // len(contents))):
                 path.write_bytes(copy)
@@ -125,6 +125,7 @@ def test_wherever_a_file_is_cut_its_whole_entries_are_kept(tmp_path, form, encod
     there = sum(len(encode(text[: end + 1])) <= cut for end in ends[1:])
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
+        warnings.filterwarnings("ignore", ".*it is not UTF-8")
         try:
             found = read_textgrid(path, bad_words=frozenset(), partial=True)
         except ValueError as error:
@@ -248,7 +249,8 @@ def test_marks_of_all_aligners_are_no_words_and_are_counted(tmp_path):
 def test_a_textgrid_in_windows_1252(tmp_path):
     path = tmp_path / "old.TextGrid"
     path.write_bytes(grid_of(["that\u2019s", "fa\xe7ade", "\u0153uvre", "\u201cno\u201d"]).encode("cp1252"))
-    assert read_textgrid(path).text == ("that\u2019s", "fa\xe7ade", "\u0153uvre", "\u201cno\u201d")
+    with pytest.warns(UserWarning, match="old.TextGrid: it is not UTF-8, so it is read as Windows-1252"):
+        assert read_textgrid(path).text == ("that\u2019s", "fa\xe7ade", "\u0153uvre", "\u201cno\u201d")
 
 
 def test_letters_in_praats_spelling(tmp_path):
@@ -278,3 +280,15 @@ def grid_of(labels):
         )
         for i, label in enumerate(labels)
     )
+
+
+def test_a_file_that_goes_on_after_its_last_entry_says_so(tmp_path):
+    """A size that is too small: Praat itself reads no further."""
+    path, text = tmp_path / "story.TextGrid", FORMS["short"](TIERS[1:], 3.0)
+    assert text.count("\n8\n") == 1
+    path.write_text(text.replace("\n8\n", "\n6\n"))
+    line = text[: text.index("\n2.0\n2.5") + 1].count("\n") + 1
+    with pytest.warns(
+        UserWarning, match=f"the file goes on in line {line}, after the last entry .* is not read"
+    ):
+        assert len(read_textgrid(path, tier="word", bad_words=())) == 6
