@@ -26,7 +26,7 @@ _HOME = {
         ActivationSpec available_models context_windows layer_activations model_info
         tokenize_words word_rate
     """,
-    "design": "TRIMMINGS Trimming add_delays downsample standardize",
+    "design": "TRIMMINGS Trimming add_delays downsample high_pass standardize",
     # files that their folders do not import, since scikit-learn takes 115 MB
     "design.estimators": "Delayer",
     "ridge.estimators": "RidgeCV",
@@ -35,12 +35,14 @@ _HOME = {
         correlation correlation_pvalues fdr noise_ceiling normalized_correlation
         permutation_pvalues
     """,
-    "pipeline": "Result check design_matrices estimate partition run to_code",
+    "pipeline": """
+        Result check design_matrices estimate partition run shift_test split_check to_code
+    """,
     "brain": "export_webgl flatmap roi_table serve_folder vertex_surface voxel_order",
     "plots": """
         new_axes new_figure plot_best_layer plot_comparison plot_delays plot_difference_map
-        plot_flatmap plot_layers plot_partition plot_rois plot_stories plot_timeline
-        plot_trimming plot_voxel
+        plot_flatmap plot_layers plot_partition plot_rois plot_shift_test plot_stories
+        plot_timeline plot_trimming plot_voxel
     """,
     "records": "compare_runs list_runs load_run save_run",
     "sweep": """

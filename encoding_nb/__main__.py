@@ -67,12 +67,14 @@ def panel_notebook() -> Path:
 
 
 def score_table(result: Result, assembly: Assembly) -> str:
-    """Median test correlation in what the simulation calls each area, as text."""
-    lines = [f"{'voxels that follow':<22}{'voxels':>8}{'median r':>10}{'significant':>13}"]
+    """Median test correlation in what the simulation calls each area, and by what test voxels are significant."""
+    significant = result.significant
+    head = f"{'voxels that follow':<22}{'voxels':>8}{'median r':>10}"
+    lines = [head if significant is None else f"{head}{'significant':>13}"]
     for area, mask in assembly.truth["areas"].items():
-        share = 100 * result.significant[mask].mean()
-        lines.append(f"{area:<22}{mask.sum():>8}{np.nanmedian(result.scores[mask]):>10.3f}{share:>12.1f}%")
-    return "\n".join(lines)
+        share = "" if significant is None else f"{100 * significant[mask].mean():>12.1f}%"
+        lines.append(f"{area:<22}{mask.sum():>8}{np.nanmedian(result.scores[mask]):>10.3f}{share}")
+    return "\n".join([*lines, f"({result.test_name})"])
 
 
 def save_figure(figure, path: Path) -> Path:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from . import design, features, ridge
+from . import design, features, ridge, scoring
 from ._validation import describe, parse_json
 from .design import Trimming
-from .features import CONTEXT_TYPES, FEATURE_SPACES, FIRST_TOKENS, PROCESSINGS
+from .features import CONTEXT_TYPES, FEATURE_SPACES, FIRST_TOKENS, PROCESSINGS, WEIGHTS
 
 ALTERNATIVES = ("greater", "two-sided")
-SIGNIFICANCE = ("parametric", "permutation")
+SIGNIFICANCE = ("parametric", "permutation", "shift")
 DEVICES = ("auto", "cpu", "cuda")
 # gabor needs frequencies and a width, which a fit's settings do not hold
 DOWNSAMPLE_METHODS = tuple(name for name in design.DOWNSAMPLERS if name != "gabor")
@@ -32,7 +32,15 @@ DEFAULT_ALPHAS = {
     "language_model": tuple(float(a) for a in np.logspace(2, 6, 7)),
     "embeddings": tuple(float(a) for a in np.logspace(2, 6, 7)),
     "wordrate": tuple(float(a) for a in np.logspace(-2, 4, 7)),
+    "position": tuple(float(a) for a in np.logspace(-2, 4, 7)),
+    "time": tuple(float(a) for a in np.logspace(0, 4, 7)),
+    "extras": tuple(float(a) for a in np.logspace(-2, 4, 7)),
 }
+NARROW = ("wordrate", "position", "extras")  # spaces of a few columns
+# Folding types whose folds are stretches of a recording, with a gap around them by default
+CONTIGUOUS = ("kfold", "kfold_trimmed", "chunked_contiguous", "timeseries")
+DEFAULT_GAP = 80.0  # seconds; with 40 s, shifted BOLD of Alice still scores .03, with 80 s .015
+LEAST_SHIFTS = 19  # give p-values of 0.05 and more
 MOST = 2**63 - 1  # the largest whole number that arrays can hold
 
 Test = Callable[[Any], bool]
@@ -117,6 +125,10 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _is_finite(value: Any) -> bool:
     """Whether a value is a number that is finite as a float, which it is computed with."""
     try:
@@ -160,7 +172,15 @@ def _filters(settings: Settings) -> bool:
 
 
 def _permutes(settings: Settings) -> bool:
-    return settings.significance == "permutation"
+    return settings.significance == "permutation" and not _is_nested(settings)
+
+
+def _shifts(settings: Settings) -> bool:
+    return settings.significance == "shift"
+
+
+def _is_nested(settings: Settings) -> bool:
+    return settings.use_train_test_split is False
 
 
 def _written(value: Any) -> str:
@@ -189,6 +209,8 @@ class Settings:
     joined_with : further modalities, whose columns join the first one's in the same ridge
     model_name : a name that TransformerLens knows, with "@revision" to choose one, a local Hugging Face folder, or
         "demo"
+    weights : "trained", or "untrained": the same architecture with random weights, drawn from `seed`. What an untrained
+        model predicts as well is not due to what the model learned
     layer_idx : residual stream: 0 the embedding, i the input of block i, n_layers the last output
     last_token : the window's last token (True) or the mean over its tokens (False)
     lookback : tokens of context, including the word's
@@ -200,16 +222,26 @@ class Settings:
     use_stored_contexts : use the context windows that came with the data
     word_rate_bins : for modality "wordrate": "centred" on the TR's time, or "litcoder", half a TR later; see
         `features.word_rate`
+    time_sigma : for modality "time": TRs, see `features.time_features`
+    extras : for modality "extras": names of arrays in every story's `Story.extras`, such as head motion
+    delay_extras : whether `fir_delays` apply to them; they never apply to "time" and "position"
     embedding : for modality "embeddings": a file of word vectors; None takes the model's input embedding
     downsample_method, downsample_window, cutoff_mult : see `design.downsample`
     fir_delays : TRs
     trimming : rows kept of features and targets, see `design.Trimming`
+    high_pass : seconds, for example 128; slower waves of BOLD are removed in each story, after trimming and before
+        z-scoring, and those of repeats as well, see `design.high_pass`. None removes nothing
     use_train_test_split : fit on the training stories and score on the test stories; False scores
-        every story by nested cross-validation
+        every story by nested cross-validation, for data without a story to spare
     stories : names of the stories to use; None takes all. Test stories among them are never trained on
     test_stories : names of the held-out stories; None takes the assembly's. They are predicted whether `stories`
-        names them or not. Nested cross-validation ignores them: it holds every story out in turn
-    folding_type, n_inner_folds, n_outer_folds, chunk_length : see `folds.make_folds`
+        names them or not. Nested cross-validation ignores them
+    folding_type, n_inner_folds, chunk_length : inner folds, which choose alphas, see `folds.make_folds`
+    outer_folding_type, n_outer_folds : for nested cross-validation, what is held out: see `folds.make_folds`. None
+        holds out whole stories ("group") where there are several, in at most as many folds as there are stories, else
+        contiguous stretches of the recording ("kfold")
+    outer_gap : seconds on both sides of a held-out stretch that this fold does not train on, since neighbouring TRs are
+        similar. None takes 80 for contiguous stretches and 0 for other folds
     alphas : the grid, in scikit-learn's convention (penalty alpha * ||w||^2); None takes `DEFAULT_ALPHAS` of the
         feature space. Of alphas whose scores are equal within rounding, the largest is chosen
     single_alpha : one alpha for all voxels
@@ -218,11 +250,14 @@ class Settings:
         and prediction_floor=1e-8 a fit equals LITcoder's
     fdr_q : false discovery rate at which a voxel counts as significant
     alternative : "greater" (a voxel is predicted) or "two-sided", for the p-values
-    significance : "permutation" p-values, which keep the autocorrelation of the predictions, or "parametric" ones,
-        as in LITcoder: these assume independent TRs, and so find too many voxels where BOLD is autocorrelated
+    significance : "permutation" p-values, which keep the autocorrelation of the predictions; "shift": the fit is
+        repeated with BOLD shifted in time, the only valid test of nested cross-validation, which has no p-values
+        otherwise, see `shift_test`; or "parametric" ones, as in LITcoder: these assume white noise, and so find too
+        many voxels where BOLD is autocorrelated
     n_permutations, block_trs : see `scoring.permutation_pvalues`; block_trs=None shuffles phases, a number shuffles
         blocks of that many TRs
-    seed : random seed of the folds and the permutations
+    n_shifts, least_shift : for significance="shift", see `shift_test`
+    seed : random seed of the folds, the permutations, the shifts and untrained weights
     device : "auto", "cpu" or "cuda"; changes the speed, not the result
     """
 
@@ -241,6 +276,7 @@ class Settings:
         _uses_model,
         advice="; the bundled model 'demo' is always available",
     )
+    weights: str = _choice("trained", WEIGHTS)
     layer_idx: int = _whole(4, 0, _uses("language_model"))
     last_token: bool = _flag(True)
     lookback: int = _whole(
@@ -255,6 +291,23 @@ class Settings:
     processing: str = _choice("raw", PROCESSINGS)
     use_stored_contexts: bool = _flag(False)
     word_rate_bins: str = _choice("centred", features.WORD_RATE_BINS)
+    time_sigma: float = _setting(
+        2.0,
+        "a number of TRs above 0",
+        _is_number,
+        lambda value: _is_finite(value) and value > 0,
+        _uses("time"),
+        advice="; the usual value is 2.0",
+    )
+    extras: tuple[str, ...] = _setting(
+        (),
+        "names of arrays in Story.extras, each once",
+        lambda value: _each_once(value, str),
+        lambda value: len(value) > 0,
+        _uses("extras"),
+        advice="; for example ('motion',)",
+    )
+    delay_extras: bool = _flag(False)
     embedding: str | None = _setting(
         None,
         "a file of word vectors, or None for the model's input embedding",
@@ -269,7 +322,7 @@ class Settings:
     cutoff_mult: float = _setting(
         1.0,
         "a finite multiple of the TR rate above 0",
-        lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+        _is_number,
         lambda value: _is_finite(value) and value > 0,
         _filters,
         advice="; the usual value is 1.0",
@@ -287,12 +340,30 @@ class Settings:
         advice='; for example trimming=TRIMMINGS["lebel"], from encoding_nb.design import TRIMMINGS, which has '
         f"{', '.join(design.TRIMMINGS)}",
     )
+    high_pass: float | None = _setting(
+        None,
+        "a period in seconds above 0, or None",
+        lambda value: value is None or (_is_finite(value) and value > 0),
+        advice="; the usual value is 128",
+    )
     use_train_test_split: bool = _flag(True)
     stories: tuple[str, ...] | None = _story_names()
     test_stories: tuple[str, ...] | None = _story_names()
     folding_type: str = _choice("chunked", ridge.FOLDING_TYPES)
     n_inner_folds: int = _whole(5, 2)
-    n_outer_folds: int = _whole(5, 2, lambda settings: settings.use_train_test_split is False)
+    outer_folding_type: str | None = _setting(
+        None,
+        f"None or one of {', '.join(ridge.FOLDING_TYPES)}",
+        lambda value: value is None or (_is_text(value) and value in ridge.FOLDING_TYPES),
+    )
+    n_outer_folds: int = _whole(5, 2, _is_nested)
+    outer_gap: float | None = _setting(
+        None,
+        "a number of seconds of 0 or more, or None",
+        lambda value: value is None or _is_finite(value),
+        lambda value: value is None or value >= 0,
+        _is_nested,
+    )
     chunk_length: int = _whole(20, 1)
     alphas: tuple[float, ...] | None = _setting(
         None,
@@ -310,9 +381,17 @@ class Settings:
     )
     alternative: str = _choice("greater", ALTERNATIVES)
     significance: str = _choice("permutation", SIGNIFICANCE)
-    n_permutations: int = _whole(1000, 1, _permutes)
+    n_permutations: int = _whole(1000, scoring.LEAST_PERMUTATIONS, _permutes, "; the usual value is 1000")
     block_trs: int | None = _whole_or_none(
         "a whole number of TRs of 1 or more, or None to shuffle phases", _permutes
+    )
+    n_shifts: int = _whole(99, LEAST_SHIFTS, _shifts, "; the usual value is 99")
+    least_shift: float | None = _setting(
+        None,
+        "a number of seconds above 0, or None",
+        lambda value: value is None or _is_finite(value),
+        lambda value: value is None or value > 0,
+        _shifts,
     )
     seed: int = _whole(0, 0)
     device: str = _choice("auto", DEVICES)
@@ -320,7 +399,7 @@ class Settings:
     def __post_init__(self) -> None:
         for each in fields(self):
             object.__setattr__(self, each.name, _plain(getattr(self, each.name)))
-        for name in ("joined_with", "fir_delays", "alphas", "stories", "test_stories"):
+        for name in ("joined_with", "extras", "fir_delays", "alphas", "stories", "test_stories"):
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _as_tuple(name, value))
@@ -350,15 +429,24 @@ class Settings:
 
     @property
     def alpha_grid(self) -> tuple[float, ...]:
-        """`alphas`, or where they are None the default grid of the first space that is wider than word rate."""
+        """`alphas`, or where they are None the default grid of the first wide space, else of `modality`."""
         if self.alphas is not None:
             return self.alphas
-        return DEFAULT_ALPHAS[next((space for space in self.spaces if space != "wordrate"), "wordrate")]
+        return DEFAULT_ALPHAS[next((space for space in self.spaces if space not in NARROW), self.modality)]
 
     @property
     def feature_specs(self) -> dict[str, features.FeatureSpec]:
         """{modality: its specification}, in the order of columns, for `features.joined_features`."""
         return {name: self._spec_of(name) for name in self.spaces}
+
+    def outer_folds_of(self, n_stories: int) -> tuple[str, int, float]:
+        """Type, number and gap (seconds) of the outer folds of nested cross-validation, for that many stories."""
+        whole = self.outer_folding_type is None and n_stories > 1
+        kind = self.outer_folding_type or ("group" if whole else "kfold")
+        gap = self.outer_gap
+        if gap is None:
+            gap = DEFAULT_GAP if kind in CONTIGUOUS else 0.0
+        return kind, min(self.n_outer_folds, n_stories) if whole else self.n_outer_folds, gap
 
     @property
     def approximate(self) -> bool:
@@ -369,12 +457,20 @@ class Settings:
         return spec.activation.approximate
 
     def _spec_of(self, modality: str) -> features.FeatureSpec:
+        seed = self.seed if self.weights == "untrained" else 0
+        drawn: dict[str, Any] = {"weights": self.weights, "weights_seed": seed}
+        own: dict[str, dict[str, Any]] = {
+            "wordrate": {"word_rate_bins": self.word_rate_bins},
+            "embeddings": {
+                "embedding": self.embedding or self.model_name,
+                **({} if self.embedding else drawn),
+            },
+            "position": {"delayed": False},
+            "time": {"time_sigma": self.time_sigma, "delayed": False},
+            "extras": {"extras": self.extras, "delayed": self.delay_extras},
+        }
         if modality != "language_model":
-            return features.FeatureSpec(
-                modality=modality,
-                embedding=self.embedding or self.model_name,
-                word_rate_bins=self.word_rate_bins,
-            )
+            return features.FeatureSpec(modality=modality, **own.get(modality, {}))
         spec = features.ActivationSpec(
             model_name=self.model_name,
             lookback=self.lookback,
@@ -383,6 +479,7 @@ class Settings:
             stride=self.stride,
             processing=self.processing,
             first_token=self.first_token,
+            **drawn,
         )
         return features.FeatureSpec(
             modality=modality,

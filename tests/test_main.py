@@ -21,10 +21,13 @@ def test_score_table_gives_median_and_share_per_area():
         truth={"areas": {"language": np.array([True, True, False]), "noise": ~np.ones(3, bool)}}
     )
     assembly.truth["areas"]["noise"][2] = True
-    result = SimpleNamespace(scores=np.array([0.5, 0.7, 0.1]), significant=np.array([True, False, False]))
+    made = {"scores": np.array([0.5, 0.7, 0.1]), "test_name": "parametric test, assumes white noise"}
+    result = SimpleNamespace(**made, significant=np.array([True, False, False]))
     lines = __main__.score_table(result, assembly).splitlines()
     assert lines[1].split() == ["language", "2", "0.600", "50.0%"]
-    assert lines[2].split()[:2] == ["noise", "1"]
+    assert lines[2].split()[:2] == ["noise", "1"] and lines[3] == "(parametric test, assumes white noise)"
+    untested = __main__.score_table(SimpleNamespace(**made, significant=None), assembly).splitlines()
+    assert untested[1].split() == ["language", "2", "0.600"] and "significant" not in untested[0]
 
 
 @pytest.fixture

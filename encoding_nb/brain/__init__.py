@@ -1,8 +1,16 @@
 """Surfaces and maps: voxel values on the flattened cortex, outlines, regions, WebGL."""
 
-from ._painting import NONSIGNIFICANT, category_palette, draw_lock, map_note, palette_of, png, value_limits
+from ._painting import (
+    NONSIGNIFICANT,
+    category_palette,
+    draw_lock,
+    map_note,
+    palette_of,
+    png,
+    value_limits,
+)
 from .flatmaps import category_image, flat_image, flatmap, flatmap_categories, flatmap_pair
-from .regions import Regions, region_masks, roi_metrics, roi_table
+from .regions import Regions, chance_ceiling, region_masks, roi_metrics, roi_table, values_of
 from .surfaces import (
     SHIPPED,
     VERTICES,
@@ -23,6 +31,7 @@ __all__ = [
     "Regions",
     "category_image",
     "category_palette",
+    "chance_ceiling",
     "draw_lock",
     "export_webgl",
     "flat_image",
@@ -41,6 +50,7 @@ __all__ = [
     "serve_folder",
     "surface_mask",
     "value_limits",
+    "values_of",
     "vertex_surface",
     "voxel_count",
     "voxel_order",

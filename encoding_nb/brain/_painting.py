@@ -46,6 +46,14 @@ def map_note(values: Array) -> str:
     return ""
 
 
+def missing_note(values: Array) -> str:
+    """How many of the voxels are not shown because they have no finite value, if some are; else ""."""
+    n_finite = int(np.isfinite(values).sum())
+    if n_finite in (0, len(values)):  # for none, see `map_note`
+        return ""
+    return f"{len(values) - n_finite:,} of {len(values):,} voxels have no value and are not shown"
+
+
 def value_limits(values: Array, *, cmap: str, vmin: float | None, vmax: float | None) -> tuple[float, float]:
     """The ends of the colour scale: `vmin` and `vmax`, by default 0 and the 99.5th percentile of the finite values.
 
@@ -170,6 +178,8 @@ class MapStyle:
     height: int = 512
     significant: Array | None = None
     nonsignificant: str = "fade"
+    otherwise: str = "not significant"
+    note: str = ""
     with_curvature: bool = True
     with_rois: bool | Sequence[str] = True
     with_sulci: bool = False
@@ -196,8 +206,8 @@ class MapStyle:
         """What a figure says about voxels that are not significant, and about outlines that are missing."""
         word = NONSIGNIFICANT[self.nonsignificant][1]
         some = self.significant is not None and not self.significant.all()
-        notes = [f"{word}: not significant"] if some else []
-        return [*notes, self.outline_note(surface)]
+        notes = [f"{word}: {self.otherwise}"] if some else []
+        return [*notes, self.note, self.outline_note(surface)]
 
     def outline_note(self, surface: Surface) -> str:
         """Why outlines are missing, if they are wanted and the subject's drawing cannot be read; else ""."""

@@ -23,6 +23,7 @@ from ._painting import (
     checked,
     draw_lock,
     map_note,
+    missing_note,
     paint,
     pair_palette,
     palette_of,
@@ -62,7 +63,11 @@ def flat_image(
     height : int, pixels
         512 by default.
     significant : bool array, (n_voxels,), optional
-        Where it is False the map is shown as `nonsignificant` says: "fade" (the default), "hatch" or "hide".
+        Where it is False the map is shown as `nonsignificant` says: "fade" (the default), "hatch" or "hide". None
+        shows all voxels.
+    otherwise, note : str
+        For figures: what voxels are where `significant` is False ("not significant" by default), and a line of your
+        own, both written at the colour bar.
     with_curvature : bool
         Gyri and sulci as two greys under the map (the default); else one grey.
     with_rois : bool or names
@@ -132,7 +137,7 @@ def flatmap(
             below, above = bool((finite < low).any()), bool((finite > high).any())
             extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[below, above]
             scale = ScalarMappable(Normalize(low, high), cmap)
-            notes = [units, map_note(values), *look.notes(surface)]
+            notes = [units, map_note(values), missing_note(values), *look.notes(surface)]
             _add_bar(ax, scale, notes, extend=extend, shrink=0.4, aspect=30)
     return ax.figure
 
@@ -196,8 +201,8 @@ def flatmap_pair(
     ax : matplotlib Axes, optional
         Where to draw; by default a new figure, without pyplot.
     others
-        `height`, `significant`, `nonsignificant`, `with_curvature`, `with_rois`, `with_sulci`, `with_labels`, as in
-        `brain.flat_image`.
+        `height`, `significant`, `nonsignificant`, `otherwise`, `note`, `with_curvature`, `with_rois`, `with_sulci`,
+        `with_labels`, as in `brain.flat_image`.
 
     Raises
     ------
@@ -218,7 +223,7 @@ def flatmap_pair(
         ends.append(value_limits(values, cmap="", vmin=vmin, vmax=vmax))
         its_steps, its_shown = _steps(values, surface, look, ends[-1], PAIR_STEPS)
         steps, shown = steps + weight * its_steps, shown & its_shown
-        if note := map_note(values):
+        if note := map_note(values) or missing_note(values):
             notes.append(f"{which} map: {note}")
     painting = paint(steps, shown, pair_palette(), surface, look)
     with draw_lock:

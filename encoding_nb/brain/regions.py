@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._validation import check_result, mask_of, parse_json, shorten
+from .._validation import check_choice, check_result, mask_of, parse_json, shorten
 from ..assembly import Array, Surface
-from ..scoring import region_metrics
+from ..scoring import LEAST_CEILING, normalized_correlation, region_metrics
 from .surfaces import roi_masks, surface_grid, surface_mask, voxel_count
 from .volumes import axes_onto, read_volume, turned
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # masks by name, names of areas, or an atlas file
 Regions = Mapping[str, Array] | Sequence[str] | str | Path
+
+VALUES = ("score", "ceiling", "share")
 
 _ATLAS_ENDINGS = (".nii", ".nii.gz", ".npz", ".json")
 _OTHER_ENDINGS = (".gii", ".gii.gz", ".annot", ".label", ".mgh", ".mgz", ".npy", ".img", ".hdr")
@@ -32,10 +34,10 @@ def roi_table(
     result: Any,
     rois: Regions | None = None,
     *,
-    values: Array | None = None,
+    values: Array | str = "score",
     names: Mapping[int, str] | None = None,
 ) -> DataFrame:
-    """Scores by region, best median first.
+    """Scores by region, best median first. The name of the columns says by what test voxels are significant.
 
     Parameters
     ----------
@@ -44,39 +46,89 @@ def roi_table(
     rois : mapping of name to mask, names, or path of an atlas, optional
         Boolean masks, (n_voxels,) each; names of some of the result's or the drawn areas; or an atlas
         file as in `read_masks`. None takes the masks of the data set, else the drawn areas.
-    values : array, (n_voxels,), optional
-        What to summarise instead of the scores, such as those of one story or a share of variance.
+    values : "score", "ceiling", "share", or array, (n_voxels,)
+        What to summarise: the scores, the noise ceilings, the scores as a share of the ceilings (see `values_of`), or
+        values of your own, such as the scores in one story.
     names : mapping of label to name, optional
         For an atlas of numbered labels.
 
     Returns
     -------
     DataFrame, index "region"; columns "mean", "median" (of the voxels with a finite value, NaN if there is
-    none), "count" (all voxels) and "significant" (how many of them are). Regions may overlap.
+    none), "count" (all voxels) and "significant" (how many of them are; absent if they are not tested). For noise
+    ceilings and shares also "above_chance": how many voxels have a noise ceiling above chance. Regions may overlap.
+    `columns.name` is `result.test_name`, or "not tested".
 
     Raises
     ------
     ValueError
-        An unknown name (the known are listed), a mask or `values` of the wrong length, or no regions available.
+        An unknown name (the known are listed), a mask or `values` of the wrong length, no regions available, or no
+        noise ceilings.
     """
     from pandas import DataFrame
 
     check_result(result, "roi_table")
-    scores = np.asarray(result.scores if values is None else values)
+    scores = values_of(result, values) if isinstance(values, str) else np.asarray(values)
     if scores.shape != np.shape(result.scores):
         raise ValueError(
             f"roi_table: expected {len(result.scores)} values, one per voxel of the result, got shape {scores.shape}."
         )
     masks = region_masks(result, rois, names=names)
     metrics = region_metrics(scores, result.significant, masks)
-    columns = {column: [metrics[f"{name}/{key}"] for name in masks] for column, key in _KEYS.items()}
+    columns: dict[str, list[Any]] = {
+        column: [metrics[f"{name}/{key}"] for name in masks] for column, key in _KEYS.items()
+    }
     # also those without a finite value: `values` may lack some
-    columns["significant"] = [
-        int((mask & np.asarray(result.significant, bool)).sum()) for mask in masks.values()
-    ]
+    if result.significant is not None:
+        columns["significant"] = _counts(masks, np.asarray(result.significant, bool))
+    if isinstance(values, str) and values != "score":
+        columns["above_chance"] = _counts(masks, result.noise_ceiling >= chance_ceiling(result))
     table = DataFrame(columns, index=list(masks))
-    table.index.name = "region"
+    table.index.name, table.columns.name = "region", result.test_name.split(":")[0]
     return table.sort_values("median", ascending=False, kind="stable")
+
+
+def _counts(masks: Mapping[str, Array], flags: Array) -> list[int]:
+    return [int((mask & flags).sum()) for mask in masks.values()]
+
+
+def values_of(result: Any, which: str, story: str | None = None) -> Array:
+    """(n_voxels,) the scores of a result, its noise ceilings, or the scores as a share of these.
+
+    Parameters
+    ----------
+    result : Result
+    which : "score", "ceiling" or "share"
+        A share is r / ceiling, and NaN where the ceiling is not above chance (`chance_ceiling`). Ceilings are
+        estimates, so that single voxels can exceed them.
+    story : str, optional
+        One of the held-out stories.
+
+    Raises
+    ------
+    ValueError
+        Another `which`, or no noise ceiling.
+    """
+    check_choice(which, "values", VALUES)
+    scores = result.scores if story is None else result.story_scores[story]
+    if which == "score":
+        return np.asarray(scores)
+    ceiling = result.noise_ceiling if story is None else result.story_noise_ceiling.get(story)
+    if ceiling is None:
+        raise ValueError(
+            f"{result.subject}: no noise ceiling, because {'no held-out story' if story is None else story} has "
+            f"{'repeats' if story is None else 'no repeats'}; choose values='score'."
+        )
+    if which == "ceiling":
+        return np.asarray(ceiling)
+    return normalized_correlation(scores, ceiling, floor=chance_ceiling(result, story))
+
+
+def chance_ceiling(result: Any, story: str | None = None) -> float:
+    """The least noise ceiling that is above chance: `Result.chance_ceiling`, or that of one story."""
+    if story is None:
+        return result.chance_ceiling
+    return max(LEAST_CEILING, float(result.story_chance_ceiling.get(story, 0.0)))
 
 
 def roi_metrics(result: Any, rois: Regions | None = None) -> dict[str, float]:

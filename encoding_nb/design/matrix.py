@@ -140,6 +140,72 @@ TRIMMINGS: dict[str, Trimming] = {
 }
 
 
+# ---------------------------------------------------------------------- slow waves
+
+
+def slow_waves(n_rows: int, tr: float, period: float) -> Array:
+    """Discrete cosines with periods of `period` seconds and longer, without the constant one.
+
+    Wave k of n rows is cos(pi k (i + 1/2) / n), of period 2 n tr / k (the discrete cosine transform of type 2, as in
+    SPM and nilearn).
+
+    Parameters
+    ----------
+    n_rows : int
+    tr, period : float, seconds
+
+    Returns
+    -------
+    array, (n_rows, n_waves), orthonormal columns; none where even the slowest wave is faster
+
+    Raises
+    ------
+    ValueError
+        Numbers that are not above 0.
+    """
+    for name, value in (("n_rows", n_rows), ("tr", tr), ("period", period)):
+        if not value > 0:
+            raise ValueError(f"slow_waves: expected {name} above 0, got {value!r}.")
+    # the small term keeps a wave whose period is `period` exactly in spite of rounding
+    n_waves = min(int(2 * n_rows * tr / period + 1e-9), n_rows - 1)
+    angles = np.pi / n_rows * np.outer(np.arange(n_rows) + 0.5, np.arange(1, n_waves + 1))
+    return np.sqrt(2 / n_rows) * np.cos(angles)
+
+
+def high_pass(X: Array, *, tr: float, period: float) -> Array:
+    """Columns without their `slow_waves`; their means stay.
+
+    Parameters
+    ----------
+    X : array, (n_rows, n_columns)
+    tr : float, seconds
+    period : float, seconds; 128 is usual for fMRI
+
+    Returns
+    -------
+    array, (n_rows, n_columns), float32, or float64 of float64; a column with a value that is not finite becomes NaN
+
+    Raises
+    ------
+    ValueError
+        As `slow_waves`.
+    """
+    X = np.asarray(X)
+    waves = slow_waves(len(X), tr, period)
+    out = np.empty(X.shape, X.dtype if X.dtype == np.float64 else np.float32)
+    for part in slabs(X.shape):
+        values = X[:, part].astype(float)
+        out[:, part] = values - waves @ (waves.T @ values)
+    return out
+
+
+def slow_share(X: Array, *, tr: float, period: float) -> Array:
+    """Share of each column's variance in its `slow_waves`: (n_columns,), NaN where a column is constant."""
+    about_mean, _, squares = centred(np.asarray(X, float))
+    slow = np.square(slow_waves(len(X), tr, period).T @ about_mean).sum(axis=0)
+    return slow / np.where(squares == 0, np.nan, squares)
+
+
 # ---------------------------------------------------------------------- standardising
 
 

@@ -35,10 +35,12 @@ from .models import (
     files_problem,
     first_token,
     identity,
+    is_here,
     load_tokenizer,
     model_folder,
     model_info,
     token_problem,
+    untrained_identity,
 )
 from .tokens import (
     CONTEXT_TYPES,
@@ -54,6 +56,8 @@ Array = np.ndarray
 # to raise by hand whenever the meaning of a kept number, or the form of a file, changes
 CACHE_VERSION = 2
 PROCESSINGS = ("raw", "litcoder")
+WEIGHTS = ("trained", "untrained")
+_LARGEST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class ActivationSpec:
         `model_info(name).first_token`), "eos", or "none"
     storage : precision on disk; "float16" needs half the space and rounds. On the demo (`benchmarks/features.py`) no
         voxel's r changes by more than 2.2e-4, except in 7 of 21,229 voxels that get another alpha (up to 0.06)
+    weights : "trained", the published weights, or "untrained": the same architecture with random weights, which it
+        initialises itself; no weights are read or downloaded then
+    weights_seed : int from 0 to 2**63 - 1; the random weights follow from it. Not used by trained weights
     """
 
     model_name: str
@@ -86,11 +93,28 @@ class ActivationSpec:
     revision: str | None = None
     storage: str = "float32"
     first_token: str = "bos"
+    weights: str = "trained"
+    weights_seed: int = 0
 
     @property
     def approximate(self) -> bool:
         """Whether windows differ from the requested lookback; shown wherever results are shown."""
         return self.context_type == "strided"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the model has random weights."""
+        return self.weights == "untrained"
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the random weights; None with trained ones."""
+        return int(self.weights_seed) if self.untrained else None
+
+    @property
+    def title(self) -> str:
+        """The model's name, with its seed where it is untrained."""
+        return f"{self.model_name} (untrained, seed {self.seed})" if self.untrained else self.model_name
 
 
 # ---------------------------------------------------------------------- checks
@@ -119,18 +143,23 @@ def check_spec(spec: ActivationSpec, *, layer_idx: int, stored: bool = False) ->
         )
     problems = {}
     choices = {"processing": PROCESSINGS, "dtype": DTYPES, "context_type": CONTEXT_TYPES, "storage": STORAGES}
-    choices["first_token"] = FIRST_TOKENS
+    choices |= {"first_token": FIRST_TOKENS, "weights": WEIGHTS}
     for name, known in choices.items():
         value = getattr(spec, name)
         if not isinstance(value, str) or value not in known:
             problems[name] = f"Unknown {name.replace('_', ' ')} {value!r}; choose one of {', '.join(known)}."
+    seed = spec.weights_seed
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or not 0 <= seed <= _LARGEST_SEED:
+        problems["weights_seed"] = (
+            f"weights_seed must be a whole number from 0 to {_LARGEST_SEED}, got {describe(seed)}."
+        )
     try:
         info = model_info(spec.model_name, revision=spec.revision)
     except ModelError as error:
         return problems | {"model_name": str(error)}
-    if problem := files_problem(info):
+    if problem := files_problem(info, weights=not spec.untrained):
         problems["model_name"] = problem
-    elif spec.first_token == "eos" and info.on_this_machine:
+    elif spec.first_token == "eos" and is_here(info, weights=not spec.untrained):
         problems |= _check_eos(info)
     layers = f"{spec.model_name} has layers 0 (the embedding) to {info.n_layers} (the last block's output)"
     if not isinstance(layer_idx, (int, np.integer)) or isinstance(layer_idx, bool):
@@ -215,8 +244,8 @@ def _input(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] |
         what = f"the text {shorten(words, 40)!r}" if isinstance(words, str) else describe(words)
         raise ValueError(f"words: expected a sequence of one or more words, such as {hint}, got {what}.")
     info = model_info(spec.model_name, revision=spec.revision)
-    if not info.on_this_machine:
-        model_folder(spec.model_name, revision=spec.revision, download=True)
+    if not is_here(info, weights=not spec.untrained):
+        model_folder(spec.model_name, revision=spec.revision, download=True, weights=not spec.untrained)
         info = model_info(spec.model_name, revision=spec.revision)
     windows = _windows(words, spec, info, contexts)
     tokenizer = load_tokenizer(info.folder)
@@ -226,7 +255,7 @@ def _input(words: Sequence[str], spec: ActivationSpec, contexts: Sequence[str] |
     # is computed from the raw numbers when they are read; device and batch size change only the last digit.
     parts = {
         "version": CACHE_VERSION,
-        "model": identity(info.folder),
+        "model": identity(info.folder) if spec.seed is None else untrained_identity(info.folder, spec.seed),
         "dtype": spec.dtype,
         "last_token": spec.last_token,
         "storage": spec.storage,
@@ -298,7 +327,7 @@ def activations_cached(
     problems = check_spec(spec, layer_idx=layer_idx, stored=contexts is not None)
     if problems or folder is None or not folder.is_dir():
         return False
-    here = model_info(spec.model_name, revision=spec.revision).on_this_machine
+    here = is_here(model_info(spec.model_name, revision=spec.revision), weights=not spec.untrained)
     return here and entry_path(folder, f"{_input(words, spec, contexts).key} {layer_idx}").is_file()
 
 
@@ -363,10 +392,10 @@ def layer_activations(
     layers = range(info.n_layers + 1) if folder else range(layer_idx, layer_idx + 1)
     what = f"{len(layers)} layers of {len(words)} words at width {info.d_model} need"
     check_memory(2 * len(layers) * len(words) * info.d_model * 4, "cpu", what)
-    model = load_model(info, dtype=spec.dtype, device=choose_device(device))
+    model = load_model(info, dtype=spec.dtype, device=choose_device(device), seed=spec.seed)
     rows = model.model.get_input_embeddings().num_embeddings
     _refuse_unknown_tokens(info, load_tokenizer(info.folder), windows, bos, rows)
-    pieces = _Pieces(folder, key, spec.model_name) if folder else None
+    pieces = _Pieces(folder, key, spec.title) if folder else None
     arrays = extract(
         model,
         windows,
@@ -379,14 +408,14 @@ def layer_activations(
     )
     arrays = {i: _stored(array, spec, i) for i, array in arrays.items() if np.isfinite(array).all()}
     if folder:
-        header = {"model": spec.model_name, "context_type": windows.context_type, "lookback": spec.lookback}
+        header = {"model": spec.title, "context_type": windows.context_type, "lookback": spec.lookback}
         for layer, array in arrays.items():
             if not write_array(folder, f"{key} {layer}", array, header | {"layer": layer}):
                 break  # the other layers would not fit on the disk either
         pieces.remove()
     if layer_idx not in arrays:
         raise ValueError(
-            f"{spec.model_name}, layer {layer_idx}: some numbers are not finite in {spec.dtype}; choose dtype "
+            f"{spec.title}, layer {layer_idx}: some numbers are not finite in {spec.dtype}; choose dtype "
             f"'float32' or another layer."
         )
     return _processed(arrays[layer_idx], spec, info)
@@ -395,8 +424,8 @@ def layer_activations(
 class _Pieces:
     """The finished part of a story on disk, in pieces with numbers; other processes may write and remove them too."""
 
-    def __init__(self, folder: Path, key: str, model_name: str) -> None:
-        self._folder, self._key, self._model_name = folder, key, model_name
+    def __init__(self, folder: Path, key: str, title: str) -> None:
+        self._folder, self._key, self._title = folder, key, title
         self._number, self._fits = 0, True
 
     def _name(self, number: int) -> str:
@@ -412,7 +441,7 @@ class _Pieces:
 
     def write(self, piece: Piece) -> None:
         """Keep the next piece, unless one before it could not be written."""
-        header = {"model": self._model_name, "piece": (piece.start, piece.stop, piece.tokens)}
+        header = {"model": self._title, "piece": (piece.start, piece.stop, piece.tokens)}
         self._fits = self._fits and write_array(self._folder, self._name(self._number), piece.values, header)
         self._number += 1
 
@@ -435,7 +464,7 @@ def _stored(array: Array, spec: ActivationSpec, layer: int) -> Array:
         stored = array.astype(STORAGES[spec.storage])
     if overflown := int(np.isinf(stored).sum()):
         _progress.warn(
-            f"{spec.model_name}, layer {layer}: {overflown} numbers are too large for storage={spec.storage!r}; the "
+            f"{spec.title}, layer {layer}: {overflown} numbers are too large for storage={spec.storage!r}; the "
             f"layer is kept in float32.",
             stacklevel=3,
         )
@@ -443,17 +472,32 @@ def _stored(array: Array, spec: ActivationSpec, layer: int) -> Array:
     return stored
 
 
-def token_embeddings(words: Sequence[str], model_name: str, *, device: str = "auto") -> Array:
+def token_embeddings(
+    words: Sequence[str],
+    model_name: str,
+    *,
+    weights: str = "trained",
+    weights_seed: int = 0,
+    device: str = "auto",
+) -> Array:
     """A model's input embedding of every word alone: the mean over the word's tokens.
+
+    Parameters
+    ----------
+    words : (n_words,) str
+    model_name : str
+    weights, weights_seed : see `ActivationSpec`
+    device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
 
     Returns
     -------
     array, (n_words, d_model), float32; 0 for a word without tokens
     """
-    spec = ActivationSpec(model_name, lookback=1)
+    spec = ActivationSpec(model_name, lookback=1, weights=weights, weights_seed=weights_seed)
     _check(spec, 0, device)
     info = _input(words, spec, None).info
-    table = load_model(info, device=choose_device(device)).model.get_input_embeddings().weight
+    model = load_model(info, device=choose_device(device), seed=spec.seed).model
+    table = model.get_input_embeddings().weight
     tokens = tokenize_words(words, load_tokenizer(info.folder))
     ends = np.maximum.accumulate(np.maximum(tokens.ends, 0))
     values = table[tokens.ids.astype(np.int64)].detach().float().cpu().numpy()

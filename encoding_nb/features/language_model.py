@@ -1,7 +1,8 @@
 """A language model's residual streams: load the model, and pass it over context windows.
 
-A model is loaded from a folder (`models.model_folder`), without asking the Hub. torch, transformers and
-transformer_lens are imported by the functions that need them; `trust_remote_code` is always False.
+A model is loaded from a folder (`models.model_folder`), without asking the Hub; its weights are read from there, or are
+random. torch, transformers and transformer_lens are imported by the functions that need them; `trust_remote_code` is
+always False.
 
 Windows that begin together are read in one pass, which is exact for causal models; other models read every
 window by itself.
@@ -24,7 +25,17 @@ from zipfile import ZipFile, is_zipfile
 import numpy as np
 
 from .. import _machine, _progress
-from .models import LOADING, ModelError, ModelInfo, cannot_load, identity, read_json, weight_files
+from .._validation import error_text
+from .models import (
+    LOADING,
+    ModelError,
+    ModelInfo,
+    cannot_load,
+    identity,
+    read_json,
+    untrained_identity,
+    weight_files,
+)
 from .tokens import TokenWindows
 
 Array = np.ndarray
@@ -88,20 +99,34 @@ class LoadedModel:
 
 _LOADED: dict[tuple, LoadedModel] = {}  # the one used last at the end
 _KEPT_MODELS = 2
+# the largest published mixtures of experts have some 80,000
+_MOST_MODULES = 200_000
 
 
-def load_model(info: ModelInfo, *, dtype: str = "float32", device: str = "cpu") -> LoadedModel:
+def load_model(
+    info: ModelInfo, *, dtype: str = "float32", device: str = "cpu", seed: int | None = None
+) -> LoadedModel:
     """A model through TransformerLens, kept in memory for the next call (the last two).
+
+    Parameters
+    ----------
+    info : ModelInfo
+    dtype : one of `DTYPES`
+    device : str
+    seed : int, optional
+        Of random weights, in place of those in the model's files: the same architecture, initialised as its class in
+        transformers does. The same seed gives the same weights on every device; torch's random state is left as it is.
 
     Raises
     ------
     ModelError
-        Half precision on a CPU, weights that need more memory than is free, files that cannot be loaded, or weights
-        that do not fit the configuration.
+        Half precision on a CPU, weights that need more memory than is free, files that cannot be loaded, weights that
+        do not fit the configuration, or an architecture that cannot be built.
     """
     if dtype in HALF_PRECISION and device == "cpu":
         raise ModelError(f"{info.name}: {dtype} needs a GPU (it can crash on a CPU); use dtype='float32'.")
-    key = (identity(info.folder), dtype, device)
+    weights = identity(info.folder) if seed is None else untrained_identity(info.folder, seed)
+    key = (weights, dtype, device)
     with LOADING:
         loaded = _LOADED.pop(key, None)
         if loaded is None:
@@ -109,7 +134,7 @@ def load_model(info: ModelInfo, *, dtype: str = "float32", device: str = "cpu") 
                 del _LOADED[next(iter(_LOADED))]
             n_bytes = (info.n_parameters or 0) * (2 if dtype in HALF_PRECISION else 4)
             check_memory(1.35 * n_bytes, device, f"{info.name} needs about")
-            loaded = _load(info, dtype, device)
+            loaded = _load(info, dtype, device, seed)
         _LOADED[key] = loaded
         return loaded
 
@@ -166,7 +191,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def _load(info: ModelInfo, dtype: str, device: str) -> LoadedModel:
+def _load(info: ModelInfo, dtype: str, device: str, seed: int | None) -> LoadedModel:
     import torch
     from transformer_lens.model_bridge import TransformerBridge
     from transformers.utils import logging
@@ -178,19 +203,22 @@ def _load(info: ModelInfo, dtype: str, device: str) -> LoadedModel:
     if device == "cpu":
         _keep_to_quota()
     with ExitStack() as after:
+        # building a model draws random numbers, with trained weights too; the caller's random state stays as it was
+        after.enter_context(torch.random.fork_rng(devices=[]))
         if logging.is_progress_bar_enabled():
             after.callback(logging.enable_progress_bar)
             logging.disable_progress_bar()
         try:
+            known, quantized = _model_class(info.folder), "quantization_config" in config
             bridge = TransformerBridge.boot_transformers(
                 str(info.folder),
                 device=device,
                 dtype=getattr(torch, dtype),
                 trust_remote_code=False,
                 hf_config_overrides=overrides,
-                model_class=_CheckedWeights(
-                    info, _model_class(info.folder), device, "quantization_config" in config
-                ),
+                model_class=_CheckedWeights(info, known, device, quantized)
+                if seed is None
+                else _RandomWeights(info, known, seed),
             )
             loaded = _without_hooks(bridge, info, device)
             if len(loaded.blocks) != info.n_layers:  # layers without a block would be 0
@@ -203,7 +231,12 @@ def _load(info: ModelInfo, dtype: str, device: str) -> LoadedModel:
         except (torch.cuda.OutOfMemoryError, ModelError):
             raise
         except Exception as error:
-            raise ModelError(cannot_load("model", info.name, info.folder, error)) from error
+            if seed is None or "trust_remote_code" in str(error):
+                raise ModelError(cannot_load("model", info.name, info.folder, error)) from error
+            raise ModelError(
+                f"{info.name}: a model with random weights cannot be built from {info.folder / 'config.json'} "
+                f"({error_text(error)}); choose another model, or weights='trained'."
+            ) from error
     return loaded
 
 
@@ -251,7 +284,8 @@ class _CheckedWeights:
         level = logging.get_verbosity()
         logging.set_verbosity(logging.CRITICAL)
         try:
-            with _at_most_modules(20 * len(tensors) + 1000, self.info):
+            than = f"its weights in {self.info.folder}"
+            with _at_most_modules(20 * len(tensors) + 1000, self.info, than):
                 with torch.device("meta"):
                     made = self.known.from_config(deepcopy(options["config"]))
                 # tables that are computed and not in the files, such as sines of positions
@@ -269,6 +303,33 @@ class _CheckedWeights:
             logging.set_verbosity(level)
         _refuse_misfit(self.info, model, report)
         _refuse_whole_numbers(self.info, model, tensors)
+
+
+@dataclass(frozen=True)
+class _RandomWeights:
+    """In place of a class of transformers: its `from_pretrained`, which gives random weights and reads no file.
+
+    They are made in float32 on the CPU, whatever the model runs in, and a quantized model is built with plain layers.
+    """
+
+    info: ModelInfo
+    known: Any
+    seed: int
+
+    def from_pretrained(self, folder: str, *, config: Any, attn_implementation: str, **_: Any) -> Any:
+        """The model in eval mode, initialised by its own class."""
+        import torch
+
+        options = {"dtype": torch.float32, "attn_implementation": attn_implementation}
+        with torch.device("meta"), _at_most_modules(_MOST_MODULES, self.info, "any that is published"):
+            made = self.known.from_config(deepcopy(config), **options)
+        tensors = {id(tensor): tensor for tensor in (*made.parameters(), *made.buffers())}
+        n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+        check_memory(1.1 * n_bytes, "cpu", f"{self.info.name} with random weights needs about")
+        # `_load` puts its state back; the CPU's generator alone, as `torch.manual_seed` would also seed the GPUs
+        torch.default_generator.manual_seed(self.seed)
+        with torch.device("cpu"):
+            return self.known.from_config(deepcopy(config), **options).eval()
 
 
 def _tensors_without_values(files: Sequence[Path]) -> dict[str, Any]:
@@ -300,8 +361,8 @@ def _refuse_compressed(path: Path) -> None:
 
 
 @contextmanager
-def _at_most_modules(most: int, info: ModelInfo) -> Iterator[None]:
-    """A ModelError as soon as a model with more modules is built; most have weights, so that the files bound them."""
+def _at_most_modules(most: int, info: ModelInfo, than: str) -> Iterator[None]:
+    """A ModelError as soon as a model with more modules is built; it names what the model is larger `than`."""
     from torch.nn.modules.module import register_module_module_registration_hook
 
     n_built, own = 0, threading.get_ident()
@@ -311,8 +372,8 @@ def _at_most_modules(most: int, info: ModelInfo) -> Iterator[None]:
         n_built += threading.get_ident() == own
         if n_built > most:
             raise ModelError(
-                f"{info.name}: its configuration describes a model that is much larger than its weights in "
-                f"{info.folder}; copy or download the model again."
+                f"{info.name}: its configuration describes a model that is much larger than {than}; copy or download "
+                f"the model again."
             )
 
     hook = register_module_module_registration_hook(count)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from math import prod
 from pathlib import Path
@@ -185,7 +186,9 @@ def available_models() -> list[ModelInfo]:
 # ---------------------------------------------------------------------- folders and downloads
 
 
-def model_folder(name: str, *, revision: str | None = None, download: bool = False) -> Path:
+def model_folder(
+    name: str, *, revision: str | None = None, download: bool = False, weights: bool = True
+) -> Path:
     """The folder that holds a model's files.
 
     Parameters
@@ -196,7 +199,9 @@ def model_folder(name: str, *, revision: str | None = None, download: bool = Fal
     revision : str, optional
         A branch, tag or commit on the Hub, where the name holds none.
     download : bool
-        Download a Hub model's weights when they are not on this machine.
+        Download a Hub model's tokenizer and weights when they are not on this machine.
+    weights : bool
+        False downloads no weights, only the tokenizer.
 
     Raises
     ------
@@ -228,13 +233,17 @@ def model_folder(name: str, *, revision: str | None = None, download: bool = Fal
     with suppress(HFValidationError):  # the Hub says below what is wrong with the name
         for spelling in _spellings(full_name(name)):
             config = try_to_load_from_cache(spelling, "config.json", revision=revision)
-            if isinstance(config, str) and (not download or weight_files(Path(config).parent)):
+            if isinstance(config, str) and (not download or _is_complete(Path(config).parent, weights)):
                 return Path(config).parent
-    return fetch(name, revision, weights=download)
+    return fetch(name, revision, weights=download and weights, tokenizer=download)
 
 
-def fetch(name: str, revision: str | None, *, weights: bool) -> Path:
-    """Download a model from the Hub: its configuration, and with `weights` all that is needed to load it.
+def _is_complete(folder: Path, weights: bool) -> bool:
+    return bool(weight_files(folder)) if weights else _has_tokenizer(folder)
+
+
+def fetch(name: str, revision: str | None, *, weights: bool, tokenizer: bool = False) -> Path:
+    """Download a model from the Hub: its configuration, with `tokenizer` what reads words, with `weights` all of it.
 
     Raises
     ------
@@ -249,11 +258,13 @@ def fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     try:
         if reason := offline_reason():
             raise OfflineModeIsEnabled(reason)
-        if not weights:
+        if not weights and not tokenizer:
             return Path(hf_hub_download(hub_name, "config.json", revision=revision)).parent
-        files = list_repo_files(hub_name, revision=revision)
-        safe = any(file.endswith(".safetensors") for file in files)
-        wanted = ["*.safetensors" if safe else "pytorch_model*.bin", "*.json", "*.txt", "*.model"]
+        wanted = ["*.json", "*.txt", "*.model"]
+        if weights:
+            files = list_repo_files(hub_name, revision=revision)
+            safe = any(file.endswith(".safetensors") for file in files)
+            wanted.append("*.safetensors" if safe else "pytorch_model*.bin")
         return Path(snapshot_download(hub_name, revision=revision, allow_patterns=wanted))
     except Exception as error:  # the Hub's client lets its transport's errors through
         raise ModelError(_hub_problem(asked, hub_name, error)) from error
@@ -372,16 +383,32 @@ def read_json(path: Path, what: str, *parts: str) -> dict[str, Any]:
     )
 
 
-def files_problem(info: ModelInfo) -> str | None:
-    """One sentence on files that a model lacks and that cannot be downloaded, or None; loads nothing."""
-    if not info.on_this_machine:
+def is_here(info: ModelInfo, *, weights: bool = True) -> bool:
+    """Whether nothing has to be downloaded to use a model: its weights are here, or its tokenizer where they suffice.
+
+    Parameters
+    ----------
+    info : ModelInfo
+    weights : bool
+        Whether the model's weights are read; False for random weights.
+    """
+    return info.folder is not None and _is_complete(info.folder, weights)
+
+
+def files_problem(info: ModelInfo, *, weights: bool = True) -> str | None:
+    """One sentence on files that a model lacks and that cannot be downloaded, or None; loads nothing.
+
+    Without `weights` only the configuration and the tokenizer are needed.
+    """
+    if not is_here(info, weights=weights) and (weights or _hub_name(info.folder)):
         if not _hub_name(info.folder):
             return (
                 f"{info.name}: expected weights (*.safetensors or pytorch_model*.bin, all that its index names) in "
                 f"{info.folder}, got none; copy or save the model again."
             )
         reason = offline_reason()
-        return None if reason is None else _not_here(f"{info.name}'s weights are", reason)
+        lacking = "weights are" if weights else "tokenizer is"
+        return None if reason is None else _not_here(f"{info.name}'s {lacking}", reason)
     # without a tokenizer's files transformers makes a tokenizer that knows no token
     if not _has_tokenizer(info.folder):
         return (
@@ -524,6 +551,15 @@ def identity(folder: Path) -> str:
     """What tells a model's values apart: a Hub model's name and commit, else a digest of its files."""
     name = _hub_name(folder)
     return f"{name}@{folder.absolute().name}" if name else f"sha256:{_digest(stamps_of(folder))}"
+
+
+def untrained_identity(folder: Path, seed: int) -> str:
+    """What tells the random weights of a model apart: seed, architecture, and the libraries that initialise it.
+
+    Versions count because another one may draw other weights, and the stories of a run must not mix two models.
+    """
+    versions = [version(name).partition("+")[0] for name in ("torch", "transformers")]
+    return f"untrained {seed} {' '.join(versions)} sha256:{digest_of_file(folder / 'config.json')}"
 
 
 @lru_cache(maxsize=64)

@@ -1,6 +1,7 @@
 """The feature spaces of a story, sampled at its TRs.
 
-A space is a function from a story to an array; `FEATURE_SPACES` lists them.
+A space is a function from a story to an array; `FEATURE_SPACES` lists them. Three of them are controls that are made on
+the TR grid itself: the position in the story, nothing but time, and arrays that came with the data.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .word_vectors import read_word_vectors
 
 Array = np.ndarray
 WORD_RATE_BINS = ("centred", "litcoder")
+BEGINNING = 30.0  # seconds, in which BOLD is often higher
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class FeatureSpec:
     embedding : for "embeddings": a model's name (its input embedding) or a file of word vectors
     use_stored_contexts : for "language_model": windows that came with the data, in place of the lookback
     word_rate_bins : for "wordrate": see `word_rate`
+    time_sigma : for "time": see `time_features`
+    extras : for "extras": names of arrays in `Story.extras`
+    delayed : whether delays apply to the space
+    weights, weights_seed : for "embeddings" of a model: see `ActivationSpec`
     """
 
     modality: str = "language_model"
@@ -45,6 +51,11 @@ class FeatureSpec:
     embedding: str | None = None
     use_stored_contexts: bool = False
     word_rate_bins: str = "centred"
+    time_sigma: float = 2.0
+    extras: tuple[str, ...] = ()
+    delayed: bool = True
+    weights: str = "trained"
+    weights_seed: int = 0
 
 
 def is_cached(story: Story, spec: FeatureSpec, *, memory: Any = None) -> bool:
@@ -139,6 +150,95 @@ def file_embeddings(words: Sequence[str], path: str | Path) -> Array:
     return np.stack([vectors.get(word, nothing) for word in words])
 
 
+# ---------------------------------------------------------------------- controls on the TR grid
+
+
+def position_features(tr_times: Array) -> Array:
+    """Position in the story: the row's number from 0, the logarithm of 1 + that, and 1 in the first 30 s.
+
+    BOLD often rises or falls over a story and at its beginning, and so may a language model's features: what a model
+    adds to position does not come from that.
+
+    Parameters
+    ----------
+    tr_times : (n_trs,), seconds
+
+    Returns
+    -------
+    array, (n_trs, 3), float32
+    """
+    rows = np.arange(len(tr_times))
+    beginning = np.asarray(tr_times) - tr_times[0] < BEGINNING
+    return np.column_stack([rows, np.log1p(rows), beginning]).astype(np.float32)
+
+
+def time_features(n_trs: int, n_columns: int, *, sigma: float = 2.0) -> Array:
+    """A model that knows nothing but time: column i is row i of every story, smoothed along time.
+
+    An identity over rows, smoothed by a Gaussian, can only predict a held-out row from rows next to it: where it scores
+    above 0, the folds leak (the OASM of Hadidi, Feghhi et al. 2026).
+
+    Parameters
+    ----------
+    n_trs : rows of the story
+    n_columns : rows of the longest story
+    sigma : TRs, standard deviation of the Gaussian
+
+    Returns
+    -------
+    array, (n_trs, n_columns), float32
+    """
+    away = np.arange(n_trs)[:, None] - np.arange(n_columns)
+    return np.exp(-0.5 * (away / sigma) ** 2).astype(np.float32)
+
+
+def extra_features(story: Story, names: Sequence[str]) -> Array:
+    """Arrays that came with a story, next to each other.
+
+    Parameters
+    ----------
+    story : Story
+    names : keys of `Story.extras`; each array is (n_trs,) or (n_trs, n) numbers on the story's TR grid
+
+    Returns
+    -------
+    array, (n_trs, n_columns), float32
+
+    Raises
+    ------
+    ValueError
+        With the story's name: an array that it does not have, of another length, or not of numbers.
+    """
+    return np.hstack([np.asarray(part, np.float32) for part in _checked_extras(story, names)])
+
+
+def extras_width(story: Story, names: Sequence[str]) -> int:
+    """Number of columns of `extra_features`, which checks the arrays."""
+    return sum(part.shape[1] for part in _checked_extras(story, names))
+
+
+def _checked_extras(story: Story, names: Sequence[str]) -> list[Array]:
+    """Each array as (n_trs, n)."""
+    found = []
+    for name in names:
+        if name not in story.extras:
+            known = ", ".join(map(str, story.extras)) or "no arrays"
+            raise ValueError(f"{story.name}: expected {name!r} in its extras, got {known}.")
+        values = np.asarray(story.extras[name])
+        if values.dtype.kind not in "biuf" or values.ndim not in (1, 2) or 0 in values.shape:
+            raise ValueError(
+                f"{story.name}: expected the extras {name!r} as numbers, (rows,) or (rows, columns), got "
+                f"{values.dtype} of shape {values.shape}."
+            )
+        if len(values) != story.n_trs:
+            raise ValueError(
+                f"{story.name}: expected {story.n_trs} rows in the extras {name!r}, one for each TR time, got "
+                f"{len(values)}."
+            )
+        found.append(values.reshape(len(values), -1))
+    return found
+
+
 # ---------------------------------------------------------------------- the spaces
 
 Sample = Callable[[Array], Array]  # (n_words, n_features) to (n_trs, n_features)
@@ -147,6 +247,7 @@ Sample = Callable[[Array], Array]  # (n_words, n_features) to (n_trs, n_features
 def _language_model(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
     if spec.activation is None:
         raise ValueError("a language model's features need FeatureSpec(activation=ActivationSpec(...)).")
+    options = {name: options[name] for name in ("memory", "device", "progress")}
     options |= {"layer_idx": spec.layer_idx, "contexts": stored_contexts(story, spec)}
     return sample(layer_activations(story.words.text, spec.activation, **options))
 
@@ -163,16 +264,37 @@ def _embeddings(story: Story, spec: FeatureSpec, sample: Sample, **options: Any)
     if is_vector_file(spec.embedding):
         words = file_embeddings(story.words.text, spec.embedding)
     else:
-        words = token_embeddings(story.words.text, spec.embedding, device=options["device"])
+        weights: dict[str, Any] = {"weights": spec.weights, "weights_seed": spec.weights_seed}
+        words = token_embeddings(story.words.text, spec.embedding, device=options["device"], **weights)
     options["progress"](1, 1)
     return sample(words)
 
 
-# (story, spec, sample, memory=, device=, progress=) -> (n_trs, n_features)
+def _position(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
+    options["progress"](1, 1)
+    return position_features(story.tr_times)
+
+
+def _time(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
+    options["progress"](1, 1)
+    return time_features(story.n_trs, options["n_time_columns"], sigma=spec.time_sigma)
+
+
+def _extras(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
+    if not spec.extras:
+        raise ValueError("extras need FeatureSpec(extras=...), names of arrays in Story.extras.")
+    options["progress"](1, 1)
+    return extra_features(story, spec.extras)
+
+
+# (story, spec, sample, memory=, device=, progress=, n_time_columns=) -> (n_trs, n_features)
 FEATURE_SPACES: dict[str, Callable[..., Array]] = {
     "language_model": _language_model,
     "wordrate": _wordrate,
     "embeddings": _embeddings,
+    "position": _position,
+    "time": _time,
+    "extras": _extras,
 }
 
 
@@ -196,6 +318,7 @@ def joined_features(
     *,
     downsample_method: str = "lanczos",
     downsample_options: Mapping[str, Any] | None = None,
+    n_time_columns: int | None = None,
     memory: Any = None,
     device: str = "auto",
     progress: _progress.Count | None = None,
@@ -207,6 +330,8 @@ def joined_features(
     story : Story
     specs : {name: FeatureSpec}
     downsample_method, downsample_options : method and options of `design.downsample`
+    n_time_columns : int, optional
+        For the space "time": rows of the longest story; None takes this story's.
     memory : joblib.Memory or path, optional
         Where a language model's activations are kept.
     device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
@@ -249,7 +374,15 @@ def joined_features(
     for name, spec in specs.items():
         space = FEATURE_SPACES[check_choice(spec.modality, "modality", FEATURE_SPACES)]
         try:
-            parts[name] = space(story, spec, sample, memory=memory, device=device, progress=report)
+            parts[name] = space(
+                story,
+                spec,
+                sample,
+                memory=memory,
+                device=device,
+                progress=report,
+                n_time_columns=n_time_columns or story.n_trs,
+            )
         except ValueError as error:
             if error in from_progress or str(error).startswith(f"{story.name}:"):
                 raise

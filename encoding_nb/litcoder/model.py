@@ -119,9 +119,13 @@ class NestedCVModel:
             metrics = litcoder_metrics(fit.correlations, pvalues, chosen, alpha_fdr=alpha_fdr)
             return metrics, fit.weights, chosen
         outer = ridge.make_folds(len(features), n_folds=n_outer_folds, **folding)
-        nested = ridge.nested_cv(
-            features, targets, outer_folds=outer, n_inner_folds=n_inner_folds, **folding, **options
-        )
+
+        def inner_folds(train: Array) -> list[ridge.Fold]:
+            labels = None if groups is None else np.asarray(groups)[train]
+            return ridge.make_folds(len(train), n_folds=n_inner_folds, **{**folding, "groups": labels})
+
+        # without groups, which would z-score each group by itself where LITcoder takes all training rows
+        nested = ridge.nested_cv(features, targets, outer_folds=outer, inner_folds=inner_folds, **options)
         chosen = np.sqrt(nested.fold_alphas).mean(axis=0)
         return _nested_metrics(nested, chosen, alpha_fdr), nested.weights, chosen
 
@@ -188,7 +192,7 @@ def litcoder_metrics(
 
     Parameters
     ----------
-    correlations, pvalues : (n_voxels,), NaN where undefined; p-values two-sided
+    correlations, pvalues : (n_voxels,), NaN where undefined; p-values two-sided, which assume white noise
     alphas : (n_voxels,) in LITcoder's convention
     alpha_fdr : false discovery rate
     majority : (n_voxels,) bool, optional

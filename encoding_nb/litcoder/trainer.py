@@ -142,13 +142,16 @@ def _fitted_by(settings: Settings, options: Mapping[str, Any]) -> Settings:
     """The settings with the options of `train`."""
     if (options["normalize_features"] or options["normalize_targets"]) and not settings.use_train_test_split:
         raise ValueError(
-            "normalize_features and normalize_targets: stories are z-scored one by one before cross-validation here; "
-            "leave them out."
+            "normalize_features and normalize_targets: each outer fold z-scores stories one by one here, by the rows "
+            "that it trains on; leave them out."
         )
     same = {field.name for field in fields(Settings)} & options.keys() - {"alphas"}
+    # LITcoder makes outer folds as it makes inner ones
+    outer: dict[str, Any] = {"outer_folding_type": options["folding_type"], "outer_gap": 0.0}
     return replace(
         settings,
         **{name: options[name] for name in same},
+        **({} if settings.use_train_test_split else outer),
         alphas=tuple(huth_alphas(options["alphas"])),
         prediction_floor=PREDICTION_FLOOR,
         fdr_q=options["alpha_fdr"],
@@ -171,7 +174,9 @@ class AbstractTrainer:
         LITcoder's features_start, features_end, targets_start and targets_end are taken as well.
     use_train_test_split : fit on all stories but the last and score on that one, or, as False (LITcoder's
         default), score every story by nested cross-validation
-        Either way features and BOLD are z-scored per story; LITcoder does so with a test set only.
+        Either way features and BOLD are z-scored per story (in cross-validation by the rows that a fold trains on);
+        LITcoder does so with a test set only. Outer folds are of the `folding_type` of `train`, as in LITcoder, and
+        without a gap: prefer `run`, with its own outer folds and significance="shift", where p-values matter.
     layer_idx, lookback : residual stream, and tokens of context
         Also keys of an extractor's config. Where both are given they must agree; where one is, it holds;
         where none is, 9 and 256. (In LITcoder the trainer's hold, its defaults too.) A lookback makes the
@@ -270,7 +275,7 @@ class AbstractTrainer:
         records.check_logger(logger_backend)
         records.check_results_dir(results_dir)
         for field, problem in pipeline.check(self.assembly, self.settings).items():
-            if field not in (*FIT_OPTIONS, "fdr_q"):  # which `train` can still change
+            if field not in (*FIT_OPTIONS, "outer_folding_type", "fdr_q"):  # which `train` can still change
                 raise SettingsError(field, problem)
         self._split_indices = _stored_boundaries(method, self.assembly, self.settings)
         self.result: Result | None = None
@@ -278,6 +283,8 @@ class AbstractTrainer:
 
     def train(self, **model_kwargs: Any) -> dict[str, Any]:
         """Run the fit, write its record, log it, and return LITcoder's metrics (`model.litcoder_metrics`).
+
+        After cross-validation scores are means over the outer folds, as in LITcoder. All p-values assume white noise.
 
         Parameters
         ----------

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-from statistics import NormalDist
 from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 
 from .._progress import Progress
-from ..assembly import Array, Assembly
+from ..assembly import Array
 from ..pipeline import Result
 from ..plots import SCORE
+from ..scoring import normalized_correlation
 from ._threads import Flag
-from .click_map import BrainView
-from .session import Session
+from .click_map import BrainView, not_significant
+from .session import Session, model_label
 from .tabs import ResultTab
 from .theme import labelled
 
 VOXELS = {"all, the others faded": "fade", "all, the others hatched": "hatch", "significant only": "hide"}
-LEAST_CEILING = (
-    0.25  # below it, a score as a share of its ceiling is mostly noise, see `scoring.normalized_correlation`
-)
-NOISE_SHARE = 0.01  # of voxels of pure noise whose ceiling is taken to be above chance
+ESTIMATE = "an estimate, single voxels can exceed it"
 
 
 class BrainTab(ResultTab):
@@ -66,7 +62,7 @@ class BrainTab(ResultTab):
             self.draw()
 
     def preview(self, step: Progress | None) -> None:
-        """Put the scores of a run on the map while its permutation test is running; None shows the last result again.
+        """Put the scores of a run on the map while its test is running; None shows the last result again.
 
         Only in place of the scores of another run on the same data, if they are visible.
         """
@@ -97,18 +93,25 @@ class BrainTab(ResultTab):
             for story, scores in result.story_scores.items():
                 choices[f"score in {story}"] = _shown(scores, f"r in {story}", f"correlation (r) in {story}")
         if result.noise_ceiling is not None:
-            units = f"{SCORE} that a perfect model would reach: an estimate, single voxels can exceed it"
-            least = ceiling_by_chance(result, self.session.fitted_on)
+            least = result.chance_ceiling
             options = {
                 "significant": result.noise_ceiling >= least,
                 "otherwise": f"below {least:.2f}, not above chance",
             }
+            units = f"{SCORE} that a perfect model would reach: {ESTIMATE}"
             choices["noise ceiling"] = _shown(result.noise_ceiling, "noise ceiling", units, **options)
+            shares = normalized_correlation(result.scores, result.noise_ceiling, floor=least)
+            units = f"r as a share of its noise ceiling, where that is above chance: {ESTIMATE}"
+            choices["share of the ceiling"] = _shown(shares, "share of the ceiling", units)
+        if result.null_mean is not None:
+            name, units = "r over shifted BOLD", "r less its mean with shifted BOLD"
+            choices["score over shifted BOLD"] = _shown(result.scores - result.null_mean, name, units)
         with np.errstate(divide="ignore", invalid="ignore"):
             alphas = np.log10(np.median(np.atleast_2d(result.best_alphas), axis=0))
         choices["chosen alpha"] = _shown(alphas, "log10 alpha", "log10 of the chosen alpha", cmap="viridis")
         if best := self.session.best_layer:
-            units = f"layer of {PurePath(best.settings.model_name).name} with the highest score"
+            model = model_label(best.settings.model_name, best.settings.weights)
+            units = f"layer of {model} with the highest score ({best.test_name})"
             options = {"cmap": "viridis", "categories": best.layers}
             choices["best layer"] = _shown(best.values, "best layer", units, **options)
         return choices
@@ -146,44 +149,11 @@ class BrainTab(ResultTab):
         # the best layer counts voxels that are significant in any layer, not in the layer of this run
         significant = chosen.pop("significant", None if "categories" in chosen else result.significant)
         if step is not None and self.values.value == "score":
-            chosen = {**chosen, "values": step.scores, "ahead": True}
+            chosen = {**chosen, "values": step.scores, "ahead": True, "otherwise": "not significant"}
             significant = step.significant
+        chosen.setdefault("otherwise", not_significant(result))
         self.view.show(**chosen, significant=significant, nonsignificant=self.voxels.value)
 
 
 def _shown(values: Array, name: str, units: str, **options: Any) -> dict[str, Any]:
     return {"values": values, "name": name, "units": units, **options}
-
-
-def ceiling_by_chance(result: Result, assembly: Assembly | None) -> float:
-    """The noise ceiling that 99 % of voxels without any signal do not reach; at least `LEAST_CEILING`.
-
-    The mean correlation of n independent repeats is about normal around 0, with the variance of one correlation over
-    the number of their pairs. That of one correlation is (1 + 2 * sum of r_k^2) / n_rows for series of autocorrelation
-    r_k (Bartlett, 1935). Several stories' ceilings are averaged, as they are in the result.
-    """
-    found = []
-    for story in result.story_noise_ceiling:
-        repeats = (
-            assembly.stories[story].repeats if assembly is not None and story in assembly.stories else None
-        )
-        measured = result.measured.get(story)
-        if repeats is None or measured is None:
-            continue
-        n_repeats, n_rows = repeats.shape[0], len(measured)
-        variance = (1 + 2 * np.sum(autocorrelation(measured) ** 2)) / n_rows
-        r = NormalDist().inv_cdf(1 - NOISE_SHARE) * np.sqrt(variance / (n_repeats * (n_repeats - 1) / 2))
-        found.append(np.sqrt(n_repeats * r / (1 + (n_repeats - 1) * r)))
-    return max(LEAST_CEILING, float(np.mean(found))) if found else LEAST_CEILING
-
-
-def autocorrelation(rows: Array, *, most_voxels: int = 500) -> Array:
-    """(n_lags,) of lags 1 to a tenth of the rows: the median over a sample of the voxels of (n_rows, n_voxels)."""
-    some = np.asarray(rows[:, :: max(1, rows.shape[1] // most_voxels)], float)
-    some = some - some.mean(axis=0)
-    with np.errstate(invalid="ignore"):
-        by_voxel = [
-            (some[lag:] * some[:-lag]).sum(axis=0) / (some**2).sum(axis=0)
-            for lag in range(1, len(some) // 10)
-        ]
-    return np.median(np.nan_to_num(np.reshape(by_voxel, (-1, some.shape[1]))), axis=1)

@@ -140,7 +140,13 @@ class BrainView(anywidget.AnyWidget):
             if self.story not in stories:
                 self.story = stories[0] if stories else ""
             self._areas = areas_of(masks, len(result.scores))
-            self.show(result.scores, significant=result.significant, name="r", units=SCORE)
+            self.show(
+                result.scores,
+                significant=result.significant,
+                name="r",
+                units=SCORE,
+                otherwise=not_significant(result),
+            )
             self._send_course()
 
     def show(
@@ -170,8 +176,8 @@ class BrainView(anywidget.AnyWidget):
             All possible values in ascending order, such as layers: each gets one colour of `cmap`, and they are
             not averaged. NaN is not a category.
         ahead : bool
-            The values come from a run whose permutation test is still running, and `significant` is provisional: the
-            map says so, and the pointer shows no other numbers. The time course below remains that of the last result
+            The values come from a run whose test is still running, and `significant` is provisional: the map says so,
+            and the pointer shows no other numbers. The time course below remains that of the last result
             until `show_result` is called.
         otherwise : str
             What voxels are that `significant` leaves out, for the line under the map.
@@ -267,7 +273,10 @@ class BrainView(anywidget.AnyWidget):
         if self.threshold is not None and not np.isfinite(values).any() and np.isfinite(self._values).any():
             return [*notes, f"no value reaches the threshold of {self.threshold:g}"]
         if self._look["ahead"]:
-            notes.append("significance by a quick test; the permutation test is running")
+            state = "not tested yet" if self._significant is None else "significance is provisional"
+            notes.append(f"{state}: the test of this run is running")
+        elif self._significant is None and self.result is not None and self._look["categories"] is None:
+            notes += [] if self.result.tested else [self.result.test_name]
         note = map_note(values) or self._faded(values)
         return [*notes, note] if note else notes
 
@@ -296,27 +305,31 @@ class BrainView(anywidget.AnyWidget):
         spread = "no values"
         if len(finite):
             spread = f"{len(finite)} values from {finite.min():.3g} to {finite.max():.3g}"
-        counted = f"{int(result.significant.sum())} of {len(values)} significant"
+        counted = result.test_name
         if self._look["ahead"]:
-            counted = "the permutation test is running"
+            counted = "the test of this run is running"
+        elif result.significant is not None:
+            counted = f"{int(result.significant.sum())} of {len(values)} significant ({result.test_name})"
         return (
             f"{kind} of {whose(result)}: {self._look['units'] or self._look['name']}, {spread}, {counted}. "
             f"Arrow keys move the selection, plus and minus zoom, 0 shows the whole map."
         )
 
     def _send_facts(self, result: Result) -> None:
-        rows, significant = [(self._look["name"], self._values)], b""
+        rows, significant, verdicts = [(self._look["name"], self._values)], b"", list[str]()
         if not self._look["ahead"]:
             if self._values is not result.scores:
                 rows.append(("r", result.scores))
             rows.append(("alpha", np.median(np.atleast_2d(result.best_alphas), axis=0)))
             if result.noise_ceiling is not None:
                 rows.append(("noise ceiling", result.noise_ceiling))
-            significant = np.asarray(result.significant, np.uint8).tobytes()
+            flags = np.zeros(len(result.scores)) if result.significant is None else result.significant
+            significant, verdicts = np.asarray(flags, np.uint8).tobytes(), verdicts_of(result)
         names, numbers = self._areas
         self._facts = {
             "rows": [{"name": name, "values": np.asarray(row, "<f4").tobytes()} for name, row in rows],
             "significant": significant,
+            "verdicts": verdicts,
             "areas": names,
             "area_of": numbers.astype("<u2").tobytes(),
             "names": list(result.voxel_names or ()),
@@ -339,6 +352,19 @@ class BrainView(anywidget.AnyWidget):
         if data is not None and self._picture:
             data["image/png"] = base64.b64encode(self._picture).decode()
         return bundle
+
+
+def verdicts_of(result: Result) -> list[str]:
+    """What the pointer shows of a voxel that is not significant, and of one that is; the same where none is tested."""
+    if not result.tested:
+        return ["not tested", "not tested"]
+    how = " (assumes white noise)" if result.settings.significance == "parametric" else ""
+    return [f"{word}{how}" for word in ("not significant", "significant")]
+
+
+def not_significant(result: Result) -> str:
+    """What voxels are that are not significant, and by which test."""
+    return f"not significant ({result.test_name})"
 
 
 def brain_view(result: Result | None = None, *, rois: Regions | None = None, height: int = 512) -> BrainView:

@@ -23,7 +23,7 @@ from ..pipeline import split_stories
 from ..settings import ALTERNATIVES, SIGNIFICANCE, Settings, SettingsError
 from ._threads import Flag, Latest
 from .fields import Condition, Control, Entry, Field, Notify, Section, parse_path
-from .theme import LABEL_WIDTH, button, labelled, note
+from .theme import LABEL_WIDTH, button, labelled, note, warned
 from .trimming import TrimmingField
 
 Open = Callable[[str, dict[str, Any]], None]
@@ -31,11 +31,33 @@ N_SUGGESTED = 200  # models in the drop-down list, those on this machine first; 
 GIVEN = "as given in the code"
 SOURCES = {"the built-in demo": "demo", "a file": "file", "a folder (ds003020, Alice)": "folder"}
 PATH_TIP = "A LITcoder .pkl file, an .h5 file of `save_assembly`, or the folder of ds003020 or of Brennan's Alice data."
+OUTER_FOLDS = ("outer_folding_type", "n_outer_folds", "outer_gap")  # see `Settings.outer_folds_of`
+# settings that decide which rows are held out together, and how similar neighbouring rows are
+SPLIT = {
+    "use_train_test_split",
+    "stories",
+    "test_stories",
+    "trimming",
+    "high_pass",
+    *OUTER_FOLDS,
+    "folding_type",
+}
+SPLIT |= {"n_inner_folds", "chunk_length", "seed", "time_sigma"}
+NO_PERMUTATIONS = "No p-values: nested cross-validation needs the shift test, which repeats the fit."
 LIST_ROWS = 6  # of a list of stories that are visible at once
 SPACES = {
     "language_model": ("language model", "Activations of a language model that reads the words so far."),
     "wordrate": ("word rate", "Number of words in each TR: a simple control model, alone or with others."),
     "embeddings": ("word embedding", "One vector per word, independent of its context."),
+    "position": (
+        "position in the story",
+        "A control: the row, its logarithm, and the first 30 s. BOLD drifts too.",
+    ),
+    "time": ("time alone", "A control that knows nothing but time: where it scores above 0, the folds leak."),
+    "extras": (
+        "extras of the data",
+        "A control: arrays that came with the data, such as head motion or sound power.",
+    ),
 }
 
 # ---------------------------------------------------------------------- conditions
@@ -54,8 +76,18 @@ _counts = _uses("wordrate")
 _embeds = _uses("embeddings")
 _filters = _chosen("downsample_method", "lanczos", "sinc")
 _nested = _chosen("use_train_test_split", False)
-_chunked = _chosen("folding_type", "chunked", "chunked_contiguous", "chunked_trimmed")
-_permutes = _chosen("significance", "permutation")
+_shifts = _chosen("significance", "shift")
+_times = _uses("time")
+_adds = _uses("extras")
+
+
+def _chunked(settings: Settings, _: Assembly) -> bool:
+    outer = settings.outer_folding_type if settings.use_train_test_split is False else None
+    return any((kind or "").startswith("chunked") for kind in (settings.folding_type, outer))
+
+
+def _permutes(settings: Settings, data: Assembly) -> bool:
+    return settings.significance == "permutation" and not _nested(settings, data)
 
 
 def _needs_model(settings: Settings, data: Assembly) -> bool:
@@ -88,7 +120,8 @@ CONTEXTS = {
     "halfcontext": "grow, then drop half",
     "strided": "strides (approximate)",
 }
-WEIGHTS = {"raw": "as published", "litcoder": "folded and centred, as in LITcoder"}
+WEIGHTS = {"trained": "trained", "untrained": "untrained: random, from the seed"}
+PROCESSING = {"raw": "as published", "litcoder": "folded and centred, as in LITcoder"}
 FIRST = {"bos": "beginning of text (BOS)", "eos": "end of text (EOS)", "none": "none"}
 POOLING = {True: "the word's last token", False: "the mean over the window"}
 DOWNSAMPLING = {
@@ -100,7 +133,7 @@ DOWNSAMPLING = {
     "last": "the TR's last word",
 }
 BINS = {"centred": "words within half a TR of its time", "litcoder": "words from its time on (as LITcoder)"}
-SCHEMES = {True: "the test stories", False: "every story in turn (nested cross-validation)"}
+SCHEMES = {True: "the test stories", False: "all in turn: nested cross-validation"}
 FOLDING = {
     "chunked": "chunks of TRs, at random",
     "chunked_contiguous": "chunks of TRs, in order",
@@ -110,10 +143,12 @@ FOLDING = {
     "timeseries": "the past predicts the future",
     "group": "whole stories",
 }
+HELD_OUT = {"": "whole stories, if several"} | FOLDING
 CRITERIA = {True: "correlation", False: "explained variance (R2)"}
 TESTS = {
-    "parametric": "parametric test (fast)",
-    "permutation": "permutation test (slower, accounts for autocorrelation)",
+    "permutation": "permutation test",
+    "shift": "shift test (refits)",
+    "parametric": "parametric test (assumes white noise)",
 }
 SIDES = {"greater": "one-sided", "two-sided": "two-sided"}
 DEVICES = {"options": ("auto", "cpu", "cuda")}
@@ -125,16 +160,20 @@ ROWS = {
         Control("layer_idx", "layer", "layer", "layer", enabled=_reads),
         Control("lookback", "lookback", "lookback", "whole", enabled=_reads),
     ),
+    "data": (Control("high_pass", "high-pass", "high-pass (s)", "number or empty", {"placeholder": "off"}),),
     "features": (
+        Control("weights", "weights", "weights", "choice", _choices(WEIGHTS), _reads),
         Control("context_type", "context", "context", "choice", _choices(CONTEXTS), _reads),
         Control("stride", "stride", "stride", "whole or empty", enabled=_strides, shown=_strides),
         Control("last_token", "pooling", "pooling", "choice", _choices(POOLING), _reads),
         Control("first_token", "first-token", "first token", "choice", _choices(FIRST), _reads),
-        Control("processing", "processing", "weights", "choice", _choices(WEIGHTS), _reads),
+        Control("processing", "processing", "processing", "choice", _choices(PROCESSING), _reads),
         Control("embedding", "embedding", "vectors", "path or empty", enabled=_embeds, shown=_embeds),
         Control(
             "use_stored_contexts", "stored-contexts", "stored windows", "tick", {}, _stored, _has_windows
         ),
+        Control("time_sigma", "time-sigma", "sigma (TR)", "number", enabled=_times, shown=_times),
+        Control("delay_extras", "delay-extras", "delay extras", "tick", {}, _adds, _adds),
     ),
     "time": (
         Control("downsample_method", "downsample", "downsampling", "choice", _choices(DOWNSAMPLING)),
@@ -145,9 +184,27 @@ ROWS = {
     ),
     "fit": (
         Control("use_train_test_split", "scheme", "scores from", "choice", _choices(SCHEMES)),
-        Control("folding_type", "folding", "folds", "choice", _choices(FOLDING, ridge.FOLDING_TYPES)),
+        Control(
+            "outer_folding_type",
+            "outer-folding",
+            "held out",
+            "choice or empty",
+            _choices(HELD_OUT, ("", *ridge.FOLDING_TYPES)),
+            _nested,
+            _nested,
+        ),
+        Control("n_outer_folds", "outer-folds", "outer folds", "whole", None, _nested, _nested),
+        Control(
+            "outer_gap",
+            "outer-gap",
+            "gap (s)",
+            "number or empty",
+            {"placeholder": "80 at stretches, else 0"},
+            _nested,
+            _nested,
+        ),
+        Control("folding_type", "folding", "alpha folds", "choice", _choices(FOLDING, ridge.FOLDING_TYPES)),
         Control("n_inner_folds", "inner-folds", "inner folds", "whole"),
-        Control("n_outer_folds", "outer-folds", "outer folds", "whole", enabled=_nested),
         Control("chunk_length", "chunk-length", "chunk length", "whole", enabled=_chunked),
         Control("alphas", "alphas", "alphas", "alphas or empty", {"placeholder": "the usual grid"}),
         Control("single_alpha", "single-alpha", "one for all", "tick"),
@@ -161,20 +218,32 @@ ROWS = {
         Control("significance", "significance", "p-values", "choice", _choices(TESTS, SIGNIFICANCE)),
         Control("n_permutations", "permutations", "permutations", "whole", enabled=_permutes),
         Control("block_trs", "block", "block (TR)", "whole or empty", enabled=_permutes),
+        Control("n_shifts", "shifts", "shifts", "whole", None, _shifts, _shifts),
+        Control(
+            "least_shift",
+            "least-shift",
+            "least shift (s)",
+            "number or empty",
+            {"placeholder": "from the BOLD"},
+            _shifts,
+            _shifts,
+        ),
         Control("fdr_q", "fdr", "FDR", "number"),
         Control("alternative", "alternative", "test", "choice", _choices(SIDES, ALTERNATIVES)),
     ),
 }
 TITLES = {
+    "data": "Data and stories",
     "features": "More about features",
     "time": "Time: downsampling and delays",
-    "fit": "Fit: folds and alphas",
+    "fit": "Fit: cross-validation and alphas",
     "test": "Significance",
 }
 TOOLTIPS = {
     "model_name": "The language model: choose one, or type any Hugging Face name or local model folder.",
     "layer_idx": "The layer that gives the features: 0 is the embedding, the last is the model's output.",
     "lookback": "Number of tokens that the model reads for each word, including the word's own.",
+    "weights": "Untrained: the same architecture with random weights. What it predicts as well is not due to training.",
     "context_type": "How windows move along the story. The first is exact, the others are faster.",
     "stride": "Tokens by which a window moves in strided context; empty: the lookback.",
     "last_token": "The features of a word: at its last token, or their mean over all tokens of its window.",
@@ -183,27 +252,35 @@ TOOLTIPS = {
     "processing": "Weights as published, or with folded LayerNorms and a centred residual stream.",
     "embedding": "For word embeddings: a file of word vectors; empty: the model's input embedding.",
     "use_stored_contexts": "Use the text windows that came with the data; lookback then has no effect.",
+    "time_sigma": "For time alone: how many TRs each of its columns reaches, as the sigma of a Gaussian.",
+    "delay_extras": "Use the extras at the delays too. Ratings and sound may need it; head motion does not.",
     "downsample_method": "How one value per word becomes one value per TR.",
     "downsample_window": "Number of lobes on each side of the filter.",
     "cutoff_mult": "Cutoff of the filter, as a multiple of the TR rate.",
     "word_rate_bins": "Which words count for a TR. Half a TR around its time is the clock of all other features.",
     "fir_delays": "BOLD follows the words by several seconds: the fit uses the features from this many TRs earlier.",
-    "use_train_test_split": "Fit once and score other stories, or fit several times and score every story.",
-    "folding_type": "How TRs are assigned to the folds that choose alpha. Neighbouring TRs stay together.",
+    "high_pass": "Remove slower waves of BOLD, such as scanner drift, in each story. 128 is usual; empty: off.",
+    "use_train_test_split": "Fit once and score other stories, or fit several times and score what each fit holds out.",
+    "outer_folding_type": "What nested cross-validation holds out and scores. Whole stories leak least.",
+    "n_outer_folds": "Number of outer folds, in which rows are held out and scored; at most as many as stories.",
+    "outer_gap": "Seconds on both sides of a held-out part that are not trained on: neighbouring TRs are similar.",
+    "folding_type": "Inner folds: how TRs are assigned to the folds that choose alpha.",
     "n_inner_folds": "Number of folds that choose alpha.",
-    "n_outer_folds": "Number of folds in which rows are scored, for nested cross-validation.",
     "chunk_length": "Number of consecutive TRs that are held out together.",
     "alphas": "Penalties to choose from, as in scikit-learn: '1e2 to 1e6 in 7 steps', or a list. Empty: 1e2 to 1e6 in "
-    "7 steps, or for word rate alone 1e-2 to 1e4.",
+    "7 steps; smaller ones where there is neither a model nor a word embedding.",
     "single_alpha": "Choose one alpha for all voxels instead of one per voxel.",
     "use_corr": "The measure by which alpha is chosen on held-out rows.",
     "normalpha": "Multiply alphas by the squared largest singular value of the features (Huth lab).",
     "prediction_floor": "Added to a prediction's standard deviation when alpha is chosen; LITcoder uses 1e-8.",
-    "seed": "Random seed for folds and permutations.",
+    "seed": "Random seed for folds, permutations, shifts and untrained weights.",
     "device": "Where to compute; the result is the same.",
-    "significance": "The test of each voxel. The parametric test finds too many: it assumes independent TRs.",
+    "significance": "The test of each voxel. Permutation: of the predictions. Shift: BOLD is shifted in time and "
+    "fitted again, the only test for nested cross-validation. Parametric: finds too many, as it assumes white noise.",
     "n_permutations": "Number of permutations of the permutation test.",
     "block_trs": "TRs that a permutation keeps together; empty: shuffle phases, which keeps autocorrelation.",
+    "n_shifts": "Number of shifts of BOLD in time, each with a full fit. 99 give p-values of 0.01 and more.",
+    "least_shift": "The shortest shift in seconds; empty: long enough for the BOLD's autocorrelation.",
     "fdr_q": "False discovery rate: accepted share of false positives among the significant voxels.",
     "alternative": "One-sided: only positive correlations are significant. Two-sided: negative ones too.",
 }
@@ -226,6 +303,11 @@ class SpacesField(Entry):
             box.observe(lambda change, name=name: self._ticked(name, change["new"]), "value")
         super().__init__("spaces", [heading, *self.boxes.values()])
 
+    def adapt(self, settings: Settings, assembly: Assembly) -> None:
+        """Grey out the extras of data that have none."""
+        extras = self.boxes["extras"]
+        extras.disabled = not (extras.value or _names_of_extras(assembly))
+
     def _ticked(self, name: str, on: bool) -> None:
         self._order = [each for each in self._order if each != name] + [name] * on
 
@@ -246,6 +328,73 @@ class SpacesField(Entry):
         """Call `on_change` when a feature space is ticked or unticked."""
         for box in self.boxes.values():
             box.observe(lambda _: on_change(), "value")
+
+
+class ExtrasField(Entry):
+    """Which of the arrays that came with the data are features."""
+
+    labels = MappingProxyType({"extras": "extras"})
+
+    def __init__(self) -> None:
+        tip = "Arrays that came with the data, on the TR grid. Ctrl+click or Shift+arrow selects several."
+        self.names = labelled(widgets.SelectMultiple, self.labels["extras"], tip, "enb-extras")
+        self._known: tuple[str, ...] = ()
+        super().__init__("extras", [self.names])
+
+    def use(self, assembly: Assembly) -> None:
+        """Offer the arrays of other data; what was chosen stays, and is a problem where these data lack it."""
+        self._known = _names_of_extras(assembly)
+        self._offer(self.names.value)
+
+    def show(self, settings: Settings) -> None:
+        """Choose the arrays of the settings."""
+        self._offer(settings.extras)
+
+    def _offer(self, chosen: tuple[str, ...]) -> None:
+        self.names.value = ()  # a page shows the new list before the new choice
+        self.names.options = tuple(dict.fromkeys((*self._known, *chosen)))
+        self.names.rows = min(LIST_ROWS, max(2, len(self.names.options)))
+        self.names.value = chosen
+
+    def read(self) -> dict[str, Any]:
+        """{"extras": ...}; raises SettingsError if nothing is chosen."""
+        if not self.names.value:
+            raise SettingsError(
+                "extras", "Expected at least one array of the data's extras, got none; choose some."
+            )
+        return {"extras": tuple(self.names.value)}
+
+    def watch(self, on_change: Notify) -> None:
+        """Call `on_change` when the choice changes."""
+        self.names.observe(lambda _: on_change(), "value")
+
+    def enabled(self, settings: Settings, assembly: Assembly) -> bool:
+        """Whether extras are among the feature spaces."""
+        return _adds(settings, assembly)
+
+    def adapt(self, settings: Settings, assembly: Assembly) -> None:
+        """Show the list where extras are among the feature spaces."""
+        self.layout.display = None if self.enabled(settings, assembly) else "none"
+
+
+def _names_of_extras(assembly: Assembly) -> tuple[str, ...]:
+    """The names in the stories' extras, each once."""
+    return tuple(dict.fromkeys(str(name) for story in assembly.stories.values() for name in story.extras))
+
+
+class SplitLine(widgets.VBox):
+    """The button that checks whether the folds leak, and its last answer, which turns amber when the split changes."""
+
+    def __init__(self) -> None:
+        tip = "Score a model that knows nothing but time with these folds: above 0, they leak"
+        self.button = button("Check the split", "check", tip, "enb-split-check", width="auto")
+        self.line = widgets.HTML().add_class("enb-split-line")
+        super().__init__([self.button, self.line])
+
+    def show(self, sentence: str, outdated: str = "") -> None:
+        """Show the answer, and in what it is outdated; "" shows nothing."""
+        text = f"{sentence} {outdated}".strip()
+        self.line.value = warned(text) if sentence and outdated else note(text)
 
 
 # ---------------------------------------------------------------------- data
@@ -371,7 +520,7 @@ class StoriesField(Entry):
         except SettingsError:
             self._note.value = ""
         else:
-            held = f"{len(split.test)} for testing" if split.test else "every story is held out in turn"
+            held = f"{len(split.test)} for testing" if split.test else "all are held out in turn"
             self._note.value = note(f"{len(split.train)} stories for fitting, {held}")
 
 
@@ -403,14 +552,18 @@ class Controls(widgets.VBox):
         self._moved: tuple[str, str] = ("", "")
         self.data = DataControls(on_open)
         self.stories, self.spaces, self.trimming = StoriesField(), SpacesField(), TrimmingField()
-        made = {css: [Field(row, TOOLTIPS[row.setting]) for row in rows] for css, rows in ROWS.items()}
+        self.extras, self.split = ExtrasField(), SplitLine()
+        made: dict[str, list[Any]] = {
+            css: [Field(row, TOOLTIPS[row.setting]) for row in rows] for css, rows in ROWS.items()
+        }
         main = made.pop("main")
-        made["features"].insert(0, self.spaces)
-        self.sections = {"data": Section("Data and stories", [self.data, self.stories], "data")}
-        self.sections |= {css: Section(TITLES[css], entries, css) for css, entries in made.items()}
-        folded = [entry for entries in made.values() for entry in entries]
-        self.entries: list[Any] = [self.stories, *main, self.trimming, *folded]
+        made["data"].insert(0, self.stories)
+        made["features"] = [self.spaces, self.extras, *made["features"]]
+        self.entries: list[Any] = [*main, self.trimming, *(entry for part in made.values() for entry in part)]
         self.fields = {name: entry for entry in self.entries for name in entry.labels}
+        made["data"].insert(0, self.data)
+        made["fit"].insert(made["fit"].index(self.fields["outer_gap"]) + 1, self.split)
+        self.sections = {css: Section(TITLES[css], parts, css) for css, parts in made.items()}
         self.fields["model_name"].control.options = [info.name for info in lookup.available[:N_SUGGESTED]]
         first, *others = self.sections.values()
         super().__init__([first, *main, self.trimming, *others])
@@ -440,6 +593,7 @@ class Controls(widgets.VBox):
         self._base = replace(self._base, stories=None, test_stories=None)
         with self._quiet:
             self.stories.use(assembly)
+            self.extras.use(assembly)
         self.data.show_data(assembly)
         self.trimming.use(assembly)
         self._changed()
@@ -483,9 +637,13 @@ class Controls(widgets.VBox):
         tr, delays = self._assembly.tr, () if "fir_delays" in problems else settings.fir_delays
         seconds = ", ".join(f"{delay * tr:g}" for delay in delays)
         self.fields["fir_delays"].show_note(f"that is {seconds} s at a TR of {tr:g} s" if seconds else "")
+        self.fields["outer_folding_type"].show_note(_outer_folds(settings, self._assembly))
+        untested = _nested(settings, self._assembly) and settings.significance == "permutation"
+        self.fields["significance"].show_note(NO_PERMUTATIONS if untested else "")
         info, model = self._lookup.info(settings.model_name), self.fields["model_name"]
         if isinstance(info, ModelInfo):
-            model.show_note(describe(info) + self._limit_layer(info))
+            random = "; random weights" if settings.weights == "untrained" else ""
+            model.show_note(describe(info) + random + self._limit_layer(info))
             return None
         model.show_note("")
         if not model.enabled(settings, self._assembly):
@@ -519,10 +677,23 @@ class Controls(widgets.VBox):
         return entry.labels[setting] if entry is not None else setting.replace("_", " ")
 
 
+def _n_stories(settings: Settings, data: Assembly) -> int:
+    return len(data.stories if settings.stories is None else settings.stories)
+
+
+def _outer_folds(settings: Settings, data: Assembly) -> str:
+    """What nested cross-validation holds out, in words."""
+    kind, n_folds, gap = settings.outer_folds_of(_n_stories(settings, data))
+    what = FOLDING[kind] + (f", {gap:g} s on both sides not trained on" if gap else "")
+    return f"{n_folds} folds: {what}"
+
+
 def _as_used(settings: Settings, name: str, data: Assembly) -> Any:
     """A setting as a fit on these data uses it: None may stand for a default."""
     if name == "alphas":
         return settings.alpha_grid
+    if name in OUTER_FOLDS:
+        return settings.outer_folds_of(_n_stories(settings, data))[OUTER_FOLDS.index(name)]
     test = set(data.test_stories if settings.test_stories is None else settings.test_stories)
     if name == "stories":  # those for testing are held out, whether or not they are among the others
         chosen = set(data.stories if settings.stories is None else settings.stories)

@@ -305,10 +305,12 @@ KINDS = {
     "whole": _typed(parse_whole),
     "whole or empty": _optional(parse_whole),
     "number": _typed(parse_number, write_number),
+    "number or empty": _optional(parse_number, write_number),
     "delays": _typed(parse_delays, lambda delays: ", ".join(map(str, delays))),
     "alphas or empty": _optional(parse_alphas, write_alphas),
     "path or empty": _optional(parse_path),
     "choice": Kind(widgets.Dropdown, {}),
+    "choice or empty": Kind(widgets.Dropdown, {}, lambda value, _: value or None, lambda value: value or ""),
     "tick": Kind(widgets.Checkbox, {}),
     "layer": Kind(widgets.IntSlider, {"min": 0, "max": 1, "continuous_update": False}),
     "model": Kind(

@@ -27,13 +27,13 @@ from ..records import check_results_dir
 from ..settings import Settings, SettingsError, check_settings
 from ._threads import Latest
 from .brain_tab import BrainTab
-from .controls import Controls, ModelLookup
+from .controls import SPLIT, Controls, ModelLookup
 from .page import PageLink, tooltips
 from .runs_tab import RunsTab
 from .session import Session, features_label, session_named
 from .status import NO_SWEEP, FitStatus, ProgressView
 from .tabs import CodeTab, LayersTab, ResultTab, StoriesTab, SummaryTab, sentence
-from .theme import button, style_sheet
+from .theme import button, style_sheet, warned
 
 COMPACT_HEIGHT, HEIGHT = 384, 512  # pixels of the map's picture
 BUSY = "Something is running already; cancel it or wait until it ends."
@@ -41,6 +41,7 @@ FAILED = {
     "fit": "The fit stopped with an error; change a setting and press Fit again.",
     "sweep": "The sweep stopped with an error; change a setting and try again.",
     "open": "The data could not be opened; the previous data stay open.",
+    "check": "The split could not be checked; change a setting and try again.",
 }
 
 
@@ -77,8 +78,8 @@ class ResultsView(widgets.VBox):
 
     def show_what(self, text: str, outdated: str) -> None:
         """Name the run that is shown, and in what it is outdated."""
-        sentence = escape(f"{text} {outdated}".strip())
-        self.shown.value = f'<div class="enb-outdated">\u26a0 {sentence}</div>' if outdated else sentence
+        text = f"{text} {outdated}".strip()
+        self.shown.value = warned(text) if outdated else escape(text)
 
     def bring_to_front(self, tab: ResultTab) -> None:
         """Show a tab, which draws it."""
@@ -138,7 +139,8 @@ class ControlPanel(widgets.VBox):
         self.notes = widgets.HTML().add_class("enb-notes")
         self._data = widgets.HTML().add_class("enb-data")
         self.results = ResultsView(self.session, self.results_dir, self.controls.show, compact)
-        layers, run_buttons = self.results.layers, (self.fit_button, self.cancel_button)
+        layers, split = self.results.layers, self.controls.split
+        run_buttons = (self.fit_button, self.cancel_button, split.button)
         self.fit_status = FitStatus(self.session, self.controls, layers, run_buttons)
         buttons = widgets.HBox([self.fit_button, self.cancel_button, self.save_button])
         lines = [self.fit_status, self.progress, self.notes, self.fit_status.error, self.page]
@@ -153,6 +155,7 @@ class ControlPanel(widgets.VBox):
         self.fit_button.on_click(lambda _: self.fit())
         self.cancel_button.on_click(lambda _: self.cancel())
         layers.button.on_click(lambda _: self.sweep_layers())
+        split.button.on_click(lambda _: self.check_split())
         self.save_button.on_click(lambda _: self.saving.ask())
         self.session.watch(self._news)
         self._show_data()
@@ -210,6 +213,10 @@ class ControlPanel(widgets.VBox):
         else:
             self._start(self.session.sweep_layers)
             self.results.layers.changed()
+
+    def check_split(self) -> None:
+        """Start to check whether the folds of the controls leak."""
+        self._start(self.session.check_split)
 
     def open_data(self, source: str, options: dict[str, Any]) -> None:
         """Load another data set in a thread; refused while something is running."""
@@ -314,6 +321,8 @@ class ControlPanel(widgets.VBox):
         elif kind == "sweep":
             self.results.brain.swept()
             self.progress.end("success", f"Done: {len(value)} layers.", fitted=True)
+        elif kind == "check":
+            self.progress.end("success", "The split is checked.")
         else:
             self._show_data()
             self._show_notes()
@@ -334,6 +343,7 @@ class ControlPanel(widgets.VBox):
     def _show_age(self) -> None:
         """Name the run on the map, and whether the controls still show its settings and its data are still open."""
         session, result = self.session, self.session.result
+        self._show_split()
         if (
             session.kind in ("fit", "sweep")
             and session.outcome == "done"
@@ -345,12 +355,23 @@ class ControlPanel(widgets.VBox):
             return
         if session.running and self.results.brain.previews and session.run_settings is not None:
             running = features_label(vars(session.run_settings))
-            self.results.show_what(f"Shown: {running}, before its permutation test.", "")
+            self.results.show_what(f"Shown: {running}, before its test of significance.", "")
             return
         shown = features_label(vars(result.settings))
         if session.fitted_on is not session.assembly:
             shown = f"{plots.whose(result)}, {shown}"
         self.results.show_what(f"Shown: {shown}.", self._outdated(result.settings, session.fitted_on))
+
+    def _show_split(self) -> None:
+        """Show the last check of the split, and whether the controls still hold that split."""
+        checked = self.session.split
+        if checked is None or checked.assembly is not self.assembly:
+            self.controls.split.show("")
+            return
+        changed = [name for name in self.controls.changed_since(checked.settings) if name in SPLIT]
+        labels = ", ".join(dict.fromkeys(map(self.controls.label_of, changed)))
+        outdated = f"The split has changed since ({labels}): check it again." if changed else ""
+        self.controls.split.show(checked.sentence, outdated)
 
     def _outdated(self, settings: Settings, assembly: Assembly | None, *, but: str = "") -> str:
         """In what a run with these settings on these data is outdated; "" if in nothing."""

@@ -34,7 +34,12 @@ def _described(row: Any) -> tuple[Any, ...]:
     subject = row.get("subject")
     what = features_label(row)
     known = f"{subject}, {what}" if isinstance(subject, str) and what else what or subject
-    return (str(row["time"])[:16], known, row["median_score"], row["n_significant"], row["status"])
+    significant, test = row["n_significant"], str(row.get("test"))
+    if test.startswith("not tested"):
+        significant = "not tested"
+    elif caution := test.partition(", ")[2]:
+        significant = f"{_cell(significant)} ({caution})"
+    return (str(row["time"])[:16], known, row["median_score"], significant, row["status"])
 
 
 def _cell(value: Any) -> str:
@@ -47,13 +52,18 @@ def _cell(value: Any) -> str:
 
 
 def comparison_html(compared: Any) -> str:
-    """How two runs differ: settings that differ, and metrics of both."""
+    """How two runs differ: settings that differ, metrics of both, and by what their voxels count as significant."""
     first, second = (compared.iloc[i] for i in (0, 1))
     rows = [
-        (name.replace("_", " "), _cell(first[kind, name]), _cell(second[kind, name]))
+        (
+            name.replace("_", " "),
+            _cell(first[kind, name]),
+            _cell(second[kind, name]),
+        )
         for kind, name in compared.columns
         if kind in ("settings", "metrics", "data")
     ]
+    rows.append(("significance", first["test", "name"], second["test", "name"]))
     similar = compared["maps", "r_with_first"].iloc[1]
     comparison = table("Differences of the two runs", ("", "first", "second"), rows)
     return f"{comparison}<p>The two maps correlate with r = {similar:.3f} over voxels.</p>"

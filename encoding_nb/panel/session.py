@@ -41,10 +41,20 @@ class LayerError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class BestLayer:
-    """The best layer of each voxel (n_voxels,), NaN where none is significant; the layers and data of that sweep."""
+    """The best layer of each voxel (n_voxels,), see `best_layers`; the layers, data and test of that sweep."""
 
     values: Array
     layers: tuple[int, ...]
+    settings: Settings
+    assembly: Assembly
+    test_name: str
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedSplit:
+    """Whether the folds of these settings leak on these data, in words."""
+
+    sentence: str
     settings: Settings
     assembly: Assembly
 
@@ -59,7 +69,7 @@ class Session:
     memory : joblib.Memory or path, as given to `control_panel`
     panel : the latest ControlPanel of this session
     settings : Settings, the latest of the controls
-    kind : the run in progress, or the last one: "fit", "sweep", "open"
+    kind : the run in progress, or the last one: "fit", "sweep", "open", "check"
     run_settings, run_assembly : what that run was started with; None and the data before for "open"
     step : its latest Progress
     outcome : "done", "cancelled", "failed", or "" during a run and before the first
@@ -72,6 +82,7 @@ class Session:
     swept_whole : whether these are all layers
     best : BestLayer of the last whole sweep, until a fit of anything but another layer of it
     remembered : {label: Result without time courses} of this session's fits, the newest last
+    split : CheckedSplit, the last check of the split
     """
 
     assembly: Assembly
@@ -93,6 +104,7 @@ class Session:
     swept_whole: bool = False
     best: BestLayer | None = None
     remembered: dict[str, Result] = field(default_factory=dict)
+    split: CheckedSplit | None = None
 
     def __post_init__(self) -> None:
         self.released: threading.Thread | None = None  # a cancelled run whose current step has not ended
@@ -162,6 +174,15 @@ class Session:
 
         return self.start("sweep", job, settings)
 
+    def check_split(self, settings: Settings) -> bool:
+        """Start checking in a thread whether the folds leak; False if a run is in progress."""
+
+        def job(tell: Tell) -> CheckedSplit:
+            found = pipeline.split_check(self.assembly, settings, progress=tell)
+            return CheckedSplit(found.sentence, settings, self.assembly)
+
+        return self.start("check", job, settings)
+
     def open_data(self, source: str, options: Mapping[str, Any]) -> bool:
         """Start loading another data set in a thread, as `load_assembly` does; False if a run is in progress."""
 
@@ -180,7 +201,9 @@ class Session:
             if self.running:
                 return False
             self.kind, self.step, self.outcome, self.error = kind, None, "", None
-            self.run_settings, self.run_assembly, self.notes = settings, self.assembly, []
+            self.run_settings, self.run_assembly = settings, self.assembly
+            if kind != "check":  # which leaves the last fit as it is
+                self.notes = []
             if kind == "sweep":
                 self.layers, self.swept_whole = {}, False
             self._cancel, self._over = threading.Event(), threading.Event()
@@ -277,10 +300,14 @@ class Session:
                     self.best = None
         elif self.kind == "sweep":
             self.swept_whole, layers = True, tuple(sorted(value))
-            self.best = BestLayer(best_layers(value), layers, self.run_settings, self.run_assembly)
+            test_name = next(iter(value.values())).test_name
+            best = best_layers(value)
+            self.best = BestLayer(best, layers, self.run_settings, self.run_assembly, test_name)
         elif self.kind == "open":
-            self.assembly, self.layers, self.swept_whole = value, {}, False
+            self.assembly, self.layers, self.swept_whole, self.split = value, {}, False, None
             self.data_notes, self.notes = self.notes, []
+        elif self.kind == "check":
+            self.split = value
 
     def _remember(self, result: Result) -> None:
         """Keep the maps of a finished run, without its time courses, for comparing, and its warnings."""
@@ -397,11 +424,14 @@ def without_courses(result: Result) -> Result:
 
 
 def best_layers(results: Mapping[int, Result]) -> Array:
-    """(n_voxels,) the layer with the highest score, NaN for a voxel that is significant in no layer."""
+    """(n_voxels,) the layer with the highest score, NaN for a voxel that is significant in no layer.
+
+    Where no layer was tested, all voxels with a score have one.
+    """
     layers = np.array(sorted(results), float)
     scores = np.array([results[int(layer)].scores for layer in layers])
-    significant = np.any([result.significant for result in results.values()], axis=0)
-    counts = significant & np.isfinite(scores).any(axis=0)
+    tested = [result.significant for result in results.values() if result.tested]
+    counts = np.isfinite(scores).any(axis=0) & (np.any(tested, axis=0) if tested else True)
     best = layers[np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=0)]
     return np.where(counts, best, np.nan)
 
@@ -421,9 +451,14 @@ def features_label(settings: Mapping[str, Any]) -> str:
     return " + ".join(_space_label(space, settings) for space in spaces)
 
 
+def model_label(model_name: str, weights: str) -> str:
+    """A model in a few words: the last part of its name, and whether its weights are random."""
+    return PurePath(model_name).name + (" untrained" if weights == "untrained" else "")
+
+
 def _space_label(space: str, settings: Mapping[str, Any]) -> str:
     if space == "language_model":
-        model = PurePath(str(settings["model_name"])).name
+        model = model_label(str(settings["model_name"]), str(settings.get("weights", "")))
         return f"{model}, layer {settings['layer_idx']:.0f}, lookback {settings['lookback']:.0f}"
     return plots.space_name(space)
 

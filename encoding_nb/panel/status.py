@@ -38,7 +38,7 @@ class FitStatus(widgets.VBox):
     Parameters
     ----------
     session, controls, layers : of the panel
-    buttons : Fit and Cancel
+    buttons : Fit, Cancel, and the check of the split
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class FitStatus(widgets.VBox):
         self, session: Session, controls: Controls, layers: LayersTab, buttons: Sequence[widgets.Button]
     ) -> None:
         self._session, self._controls, self._layers = session, controls, layers
-        self._fit, self._cancel = buttons
+        self._fit, self._cancel, self._split = buttons
         self._lock = threading.RLock()  # for all that follows
         self._problems: Mapping[str, str] = {}
         self._shortage: tuple[Settings | None, dict[str, str]] = (None, {})
@@ -101,7 +101,7 @@ class FitStatus(widgets.VBox):
         """Enable the buttons that may be pressed now, and give the reason if Fit is disabled."""
         with self._lock:  # a run may end between reading its state and showing it
             running, problems = self._session.running, self.problems
-            for button in (self._fit, self._layers.button):
+            for button in (self._fit, self._layers.button, self._split):
                 button.disabled = bool(problems) or running or self._retired
             self._cancel.disabled = not running or self._retired
             labels = ", ".join(dict.fromkeys(self._controls.label_of(name) for name in problems))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from pathlib import PurePath
 from typing import Any
 
 import IPython
@@ -18,7 +17,7 @@ from ..pipeline import Result, to_code
 from ._threads import Flag, Latest, warnings_to
 from .fields import parse_whole
 from .page import CodeView
-from .session import Session
+from .session import Session, model_label
 from .theme import Picture, alert, button, labelled, problem, table
 
 SECONDS = 30.0  # of a story that are visible at once, so that its words can be read
@@ -82,11 +81,13 @@ def sentence(result: Result) -> str:
     m = result.metrics
     data = "Simulated BOLD" if result.simulated else "BOLD"
     features = ", approximate features (strided)" if result.settings.approximate else ""
+    found = escape(result.test_name)
+    if result.tested:
+        share = f"{m['percent_significant']:.1f} %, {found}"
+        found = f"{m['n_significant']:,.0f} voxels significant at FDR {result.settings.fdr_q:g} ({share})"
     return (
         f"<b>{data} of {escape(result.subject)}</b>{features}: {len(result.scores):,} voxels, "
-        f"mean r {m['mean_score']:.3f}, median r {m['median_score']:.3f}, best r {m['max_score']:.3f}, "
-        f"{m['n_significant']:,.0f} voxels significant at FDR {result.settings.fdr_q:g} "
-        f"({m['percent_significant']:.1f} %)"
+        f"mean r {m['mean_score']:.3f}, median r {m['median_score']:.3f}, best r {m['max_score']:.3f}, {found}"
     )
 
 
@@ -96,17 +97,19 @@ def region_html(result: Result) -> str:
         regions = roi_table(result)
     except ValueError as error:
         return f"<p>{escape(str(error))}</p>"
-    columns = regions[["median", "mean", "significant", "count"]]
-    rows = [(name, *map(number_text, row)) for name, row in columns.iterrows()]
-    head = ("region", "median r", "mean r", "significant", "voxels")
-    return table("Scores by region, best median first", head, rows)
+    heads = {"median": "median r", "mean": "mean r", "significant": "significant", "count": "voxels"}
+    if not result.tested:
+        del heads["significant"]
+    rows = [(name, *map(number_text, row)) for name, row in regions[list(heads)].iterrows()]
+    caption = f"Scores by region, best median first ({result.test_name})"
+    return table(caption, ("region", *heads.values()), rows)
 
 
 def metrics_html(result: Result) -> str:
     """The metrics over all voxels as a table; those of regions, named with a slash, have their own table."""
     overall = {name: value for name, value in result.metrics.items() if "/" not in name}
     rows = [(name.replace("_", " "), number_text(value)) for name, value in overall.items()]
-    return table("Metrics", (), rows)
+    return table(f"Metrics ({result.test_name})", (), rows)
 
 
 def number_text(value: float) -> str:
@@ -216,7 +219,8 @@ class StoriesTab(ResultTab):
         if result is None or assembly is None:
             return
         if self._drawn is not result:
-            text = "Scores of all voxels, and of the significant ones, in each held-out story."
+            which = "all voxels, and of the significant ones," if result.tested else "all voxels"
+            text = f"Scores of {which} in each held-out story."
             self.scores.show(figure_png(plots.plot_stories(result)), text)
             self._drawn = result
         try:
@@ -266,9 +270,10 @@ class LayersTab(ResultTab):
             return
         end = "" if going_on else " The sweep is complete." if complete else " The sweep ended early."
         last = results[-1].settings.layer_idx
-        model = PurePath(results[-1].settings.model_name).name
+        model = model_label(results[-1].settings.model_name, results[-1].settings.weights)
         done = f"{len(results)} layers done, the last is layer {last}.{end}"
-        self._state.value = escape(f"{model}, lookback {results[-1].settings.lookback}: {done}")
+        tested = f" Significance: {results[-1].test_name}."
+        self._state.value = escape(f"{model}, lookback {results[-1].settings.lookback}: {done}{tested}")
         try:
             png = figure_png(plots.plot_layers(results))
         except ValueError as error:  # no voxel is significant yet

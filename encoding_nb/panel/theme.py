@@ -34,6 +34,11 @@ def problem(sentence: str | None) -> str:
     return f'<div role="alert" class="enb-problem">\u26a0 {escape(sentence)}</div>' if sentence else ""
 
 
+def warned(sentence: str) -> str:
+    """Something on the page that is outdated, or to be read with care."""
+    return f'<div class="enb-outdated">\u26a0 {escape(sentence)}</div>'
+
+
 def alert(sentence: str, trace: str = "") -> str:
     """An error of the whole panel, with its traceback folded away."""
     if not sentence:

@@ -8,23 +8,29 @@ from .matrices import (
     response_rows,
     sample_story,
     story_ceiling,
+    story_features,
     story_rows,
 )
 from .partitioning import PartitionResult, partition
 from .plan import FitShape, Plan, Split, check, plan_run, split_stories
-from .result import IN_MEMORY, Result, to_code
+from .result import IN_MEMORY, NOT_TESTED, TEST_NAMES, Result, to_code
 from .runs import prepare, run
+from .shifts import ShiftTest, SplitCheck, plan_shifts, shift_test, split_check
 
 __all__ = [
     "IN_MEMORY",
+    "NOT_TESTED",
     "STAGES",
+    "TEST_NAMES",
     "DesignMatrices",
     "Estimate",
     "FitShape",
     "PartitionResult",
     "Plan",
     "Result",
+    "ShiftTest",
     "Split",
+    "SplitCheck",
     "bytes_needed",
     "check",
     "design_matrices",
@@ -34,12 +40,16 @@ __all__ = [
     "no_room",
     "partition",
     "plan_run",
+    "plan_shifts",
     "prepare",
     "response_rows",
     "run",
     "sample_story",
+    "shift_test",
+    "split_check",
     "split_stories",
     "story_ceiling",
+    "story_features",
     "story_rows",
     "to_code",
 ]

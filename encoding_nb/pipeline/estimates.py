@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import _machine, features
@@ -25,6 +25,8 @@ LIBRARY_BYTES = 450_000_000
 LIBRARY_SECONDS = 5.0
 WEIGHT_BYTES = 5.4  # a float32 parameter while the model is read: itself, and part of its file
 READ_BYTES_A_SECOND = 3e8
+# Columns of shifted BOLD that are fitted together: their scores and alphas take some 100 MB.
+SHIFTED_COLUMNS = 400_000
 UNCERTAIN = 1.5  # a time is said as a range, from the estimate divided by this to its product with this
 # A model's products come near the rate of one large product only where the model is wide.
 HALF_RATE_WIDTH = 150
@@ -159,6 +161,10 @@ def bytes_needed(
     one_story = 20 * shape.longest_story * v
     ridge = design + _ridge_bytes(settings, shape)
     scores = responses + 4 * t * v * (4 if held_out else 3) + 10 * 8 * v
+    if settings.significance == "shift":
+        # the matrices stay, a fit of shifted columns is added, and the scores of all shifts with a copy
+        fit = _ridge_bytes(settings, _shifted(settings, shape), predicts=False)
+        scores += design + fit + 3 * 8 * settings.n_shifts * v
     return {
         "features": _feature_bytes(settings, missing),
         "design": design + one_story,
@@ -189,14 +195,19 @@ def _feature_bytes(settings: Settings, missing: Mapping[str, int]) -> int:
     return int(LIBRARY_BYTES + WEIGHT_BYTES * (info.n_parameters or 0) + activations_bytes + batch)
 
 
-def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
+def _shifted(settings: Settings, shape: FitShape) -> FitShape:
+    """Sizes of a fit of shifted BOLD, whose columns are computed as they are read."""
+    return replace(shape, n_voxels=min(SHIFTED_COLUMNS, settings.n_shifts * shape.n_voxels))
+
+
+def _ridge_bytes(settings: Settings, shape: FitShape, *, predicts: bool = True) -> int:
     """Bytes of the solver in addition to X and Y; see `ridge/_fit.py` and `ridge/_solvers.py`."""
     n_folds, n_alphas = settings.n_inner_folds, len(settings.alpha_grid)
     n, t, k, v = shape.n_rows, shape.n_test_rows, shape.n_columns, shape.n_voxels
     copies = 0
     if not settings.use_train_test_split:
         share = 1 - 1 / settings.n_outer_folds
-        copies = 4 * n * v + 8 * n * k  # the predictions, and X in double precision
+        copies = 4 * n * v * predicts + 8 * n * k  # the predictions, and X in double precision
         n = int(n * share)
         t = shape.n_rows - n
     exact = 8 * n * k + (32 * n**2 if n <= k else 32 * k**2 + 12 * n * k)
@@ -208,7 +219,7 @@ def _ridge_bytes(settings: Settings, shape: FitShape) -> int:
     tile = 5 * 4 * n * width + 2 * 4 * SLAB_SIDE**2
     if n > k:  # and its projections by fold
         tile += min(4 * n_folds * k * width, PROJECTION_BYTES)
-    return int(copies + exact + operators + n_workers * tile + 16 * n_alphas * v + 4 * t * v)
+    return int(copies + exact + operators + n_workers * tile + 16 * n_alphas * v + 4 * t * v * predicts)
 
 
 # ---------------------------------------------------------------------- seconds
@@ -221,8 +232,13 @@ def _seconds(
     values = shape.n_rows * shape.n_voxels
     tested = shape.n_test_rows * shape.n_voxels
     scores = 12 * tested / rates.elements
-    if settings.significance == "permutation":
+    if settings.significance == "permutation" and settings.use_train_test_split:
         scores += _permutation_seconds(settings, shape.n_test_rows, tested, rates)
+    if settings.significance == "shift":
+        columns = settings.n_shifts * shape.n_voxels
+        part = _shifted(settings, shape)
+        scores += columns / part.n_voxels * ridge_seconds(settings, part, rates)
+        scores += 12 * settings.n_shifts * values / rates.elements  # shifting them
     return {
         "features": feature_seconds(settings, missing, rates, n_read=n_read),
         "design": 12 * values / rates.elements,

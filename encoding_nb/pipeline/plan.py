@@ -23,8 +23,9 @@ from ..settings import Settings, SettingsError, check_settings, check_values
 OUTER_FOLDS_LOOKED_AT = 50
 EXPECTED_WIDTH = 300  # columns of a file of word vectors
 _FOLD_FIELDS = {"folding_type", "n_inner_folds", "chunk_length", "seed"}
+_OUTER_FIELDS = {"n_outer_folds", "outer_folding_type", "outer_gap"}
 _MODEL_FIELDS = {"modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride"}
-_MODEL_FIELDS |= {"processing", "last_token", "first_token", "use_stored_contexts", "embedding"}
+_MODEL_FIELDS |= {"processing", "last_token", "first_token", "use_stored_contexts", "embedding", "weights"}
 _LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
 
 
@@ -81,6 +82,11 @@ class Plan:
         """{feature space: its specification}, in the order of columns."""
         return self.settings.feature_specs
 
+    @property
+    def n_time_columns(self) -> int:
+        """Columns of the space "time": TRs of the longest story."""
+        return max(story.n_trs for story in self.stories)
+
     @cached_property
     def lacking(self) -> dict[str, tuple[str, ...]]:
         """{story: feature spaces that are not cached}, for the stories that lack any."""
@@ -109,20 +115,28 @@ class Plan:
         """Sizes of the fit with only the first `n_stories` training stories."""
         train = [self.n_kept[story.name] for story in self.train[:n_stories]]
         test = [self.n_kept[story.name] for story in self.test]
-        width = sum(_width(self.settings, space) for space in self.specs)
+        widths = {space: _width(self, space) for space in self.specs}
+        delays = {
+            space: len(self.settings.fir_delays) if spec.delayed else 1 for space, spec in self.specs.items()
+        }
         return FitShape(
             n_rows=sum(train),
             n_test_rows=sum(test) if self.test else sum(train),
-            n_columns=width * len(self.settings.fir_delays),
+            n_columns=sum(width * delays[space] for space, width in widths.items()),
             n_voxels=self.assembly.n_voxels,
             longest_story=max(train + test),
         )
 
 
-def _width(settings: Settings, space: str) -> int:
+def _width(plan: Plan, space: str) -> int:
     """Columns of a feature space before delays."""
-    if space == "wordrate":
-        return 1
+    settings = plan.settings
+    if space in ("wordrate", "position"):
+        return 1 if space == "wordrate" else 3
+    if space == "time":
+        return plan.n_time_columns
+    if space == "extras":
+        return features.extras_width(plan.stories[0], settings.extras)
     if space == "embeddings" and settings.embedding is not None:
         return EXPECTED_WIDTH
     return features.model_info(settings.model_name).d_model or EXPECTED_WIDTH
@@ -297,8 +311,12 @@ def _draft(assembly: Assembly, settings: Settings, *, looked_at: int | None) -> 
         )
         if "fir_delays" not in problems:
             problems |= _check_delays(settings, draft.n_kept)
-        if not problems.keys() & (_FOLD_FIELDS if draft.test else _FOLD_FIELDS | {"n_outer_folds"}):
-            _make_folds(draft, settings, looked_at)
+        if "extras" in settings.spaces and not problems.keys() & {"modality", "joined_with", "extras"}:
+            problems |= _check_extras(settings, draft.train + draft.test)
+        if settings.high_pass is not None and "high_pass" not in problems:
+            problems |= _check_high_pass(settings, assembly.tr, draft.n_kept)
+        if not problems.keys() & (_FOLD_FIELDS if draft.test else _FOLD_FIELDS | _OUTER_FIELDS):
+            _make_folds(draft, settings, assembly.tr, looked_at)
             if not problems.keys() & {"significance", "block_trs"}:
                 problems |= _check_held_out(settings, draft)
     except SettingsError as error:
@@ -344,7 +362,7 @@ def _check_features(settings: Settings) -> dict[str, str]:
 def _check_embedding(settings: Settings) -> dict[str, str]:
     """Problems of static embeddings: a missing file, an unknown model."""
     if settings.embedding is None:
-        spec = features.ActivationSpec(settings.model_name, lookback=1)
+        spec = features.ActivationSpec(settings.model_name, lookback=1, weights=settings.weights)
         found = features.check_spec(spec, layer_idx=0)
         return {name: sentence for name, sentence in found.items() if name == "model_name"}
     if features.is_vector_file(settings.embedding):
@@ -397,42 +415,103 @@ def _check_delays(settings: Settings, n_kept: Mapping[str, int]) -> dict[str, st
     }
 
 
+def _check_extras(settings: Settings, stories: Sequence[Story]) -> dict[str, str]:
+    """Arrays that a story lacks, or that have other rows than the story or other columns than the first story's."""
+    widths = {}
+    for story in stories:
+        try:
+            widths[story.name] = features.extras_width(story, settings.extras)
+        except ValueError as error:
+            return {"extras": str(error)}
+    first, other = stories[0].name, next((n for n, w in widths.items() if w != widths[stories[0].name]), None)
+    if other is None:
+        return {}
+    return {
+        "extras": f"Expected extras of the same number of columns in every story, got {widths[first]} in {first} and "
+        f"{widths[other]} in {other}."
+    }
+
+
+def _check_high_pass(settings: Settings, tr: float, n_kept: Mapping[str, int]) -> dict[str, str]:
+    """A period that is longer than a story, where the filter would remove one slow wave at most."""
+    story, shortest = min(n_kept.items(), key=lambda pair: pair[1])
+    if settings.high_pass <= shortest * tr:
+        return {}
+    return {
+        "high_pass": f"Expected a high_pass shorter than every story, got {settings.high_pass:g} s where {story} keeps "
+        f"{shortest} rows, {shortest * tr:g} s; choose a shorter period, None, or leave the story out."
+    }
+
+
 # ---------------------------------------------------------------------- folds
 
 
-def _make_folds(draft: _Draft, settings: Settings, looked_at: int | None) -> None:
+def _make_folds(draft: _Draft, settings: Settings, tr: float, looked_at: int | None) -> None:
     """Add the folds to a draft."""
     groups = draft.groups
     if draft.test:
-        draft.inner_folds = (_folds(groups, settings, "n_inner_folds"),)
+        draft.inner_folds = (_inner_folds(groups, settings),)
         return
-    draft.outer_folds = outer = _folds(groups, settings, "n_outer_folds")
+    draft.outer_folds = outer = _outer_folds(groups, settings, tr)
     fewest_first = sorted(range(len(outer)), key=lambda number: len(outer[number].train))
+    gap = settings.outer_folds_of(len(draft.train))[2]
+    around = f", which leaves out {gap:g} s on both sides of the held-out rows (outer_gap)" if gap else ""
     inner = {
-        number: _folds(
+        number: _inner_folds(
             groups[outer[number].train],
             settings,
-            "n_inner_folds",
-            where=f"Inner folds within outer fold {number + 1} of {len(outer)}: ",
+            where=f"Inner folds within outer fold {number + 1} of {len(outer)}{around}: ",
         )
         for number in fewest_first[:looked_at]
     }
     draft.inner_folds = tuple(inner[number] for number in sorted(inner))
 
 
-def _folds(groups: Array, settings: Settings, n_folds: str, *, where: str = "") -> tuple[ridge.Fold, ...]:
-    """Folds of rows; `n_folds` is the name of the setting with their number."""
+def _inner_folds(groups: Array, settings: Settings, *, where: str = "") -> tuple[ridge.Fold, ...]:
+    """The folds that choose alphas."""
+    named = {"n_folds": "n_inner_folds", "groups": "folding_type", "trim_size": "folding_type"}
+    return _folds(groups, settings, settings.folding_type, settings.n_inner_folds, 0, named, where)
+
+
+def _outer_folds(groups: Array, settings: Settings, tr: float) -> tuple[ridge.Fold, ...]:
+    """The folds of nested cross-validation, each with enough rows to train on."""
+    kind, n_folds, seconds = settings.outer_folds_of(len(np.unique(groups)))
+    gap = int(np.ceil(seconds / tr - 1e-9))
+    named = {name: "outer_folding_type" for name in ("groups", "trim_size", "folding_type")}
+    named |= {"n_folds": "n_outer_folds", "gap": "outer_gap"}
+    made = _folds(groups, settings, kind, n_folds, gap, named, "")
+    fewest = min(len(fold.train) for fold in made)
+    if gap and fewest < 2 * settings.n_inner_folds:
+        raise SettingsError(
+            "outer_gap",
+            f"Expected {2 * settings.n_inner_folds} rows or more to train on in each outer fold, got {fewest} of "
+            f"{len(groups)}, since {seconds:g} s ({gap} rows) on both sides of the held-out rows are left out; set a "
+            f"shorter outer_gap, or fewer n_inner_folds.",
+        )
+    return made
+
+
+def _folds(
+    groups: Array,
+    settings: Settings,
+    kind: str,
+    n_folds: int,
+    gap: int,
+    named: Mapping[str, str],
+    where: str,
+) -> tuple[ridge.Fold, ...]:
+    """Folds of rows; `named`: the setting of each argument of `make_folds`."""
     try:
         made = ridge.make_folds(
             len(groups),
-            folding_type=settings.folding_type,
-            n_folds=getattr(settings, n_folds),
+            folding_type=kind,
+            n_folds=n_folds,
             chunk_length=settings.chunk_length,
+            gap=gap,
             groups=groups,
             seed=settings.seed,
         )
     except ridge.FoldError as error:
-        named = {"n_folds": n_folds, "groups": "folding_type", "trim_size": "folding_type"}
         raise SettingsError(named.get(error.argument, error.argument), f"{where}{error}") from None
     return tuple(made)
 
@@ -449,6 +528,8 @@ def _given_folds(given: Sequence[ridge.Fold], n_rows: int, settings: Settings) -
 
 def _check_held_out(settings: Settings, draft: _Draft) -> dict[str, str]:
     """Too few held-out rows, or blocks of them, for p-values."""
+    if settings.significance == "shift" or (settings.significance == "permutation" and not draft.test):
+        return {}  # shifts need rows of stories, see `shifts`; nested predictions are not permuted
     if draft.test:
         n_rows = sum(draft.n_kept[story.name] for story in draft.test)
     else:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .. import _progress, features, ridge, scoring
-from .._progress import Count, Progress
+from .. import _progress, ridge, scoring
+from .._progress import Progress
 from ..assembly import Array, Assembly, assembly_digest, check_assembly
 from ..settings import Settings, SettingsError, check_settings
 from .clock import Clock
 from .estimates import refuse_too_large
-from .matrices import DesignMatrices, design_matrices, sample_story, story_ceiling
+from .matrices import DesignMatrices, design_matrices, story_ceiling, story_features
 from .plan import Plan, plan_run
 from .result import Result, provenance
+from .shifts import add_shift_test, plan_shifts, ridge_options
+
+ENOUGH_PERMUTATIONS = 1000
 
 
 def run(
@@ -68,6 +71,7 @@ def run(
         )
         _note_unused(settings)
         refuse_too_large(plan)
+        moves = plan_shifts(plan) if settings.significance == "shift" else None
         clock = Clock(tell, _shares(plan))
         sampled = story_features(plan, clock)
         with clock.stage("design"):
@@ -75,9 +79,12 @@ def run(
             data = design_matrices(plan, sampled)
         with clock.stage("ridge"):
             held_out = fit_ridge(plan, data, clock)
-        del data, sampled  # the training responses are most of a run's memory
+        if moves is None:
+            del data, sampled  # the training responses are most of a run's memory
         with clock.stage("scores"):
             result = score(plan, held_out, clock)
+            if moves is not None:
+                result = add_shift_test(plan, result, data, moves, clock)
     return replace(result, notes=tuple(notes))
 
 
@@ -92,14 +99,21 @@ def prepare(assembly: Assembly, settings: Settings, *, memory: Any = None) -> No
         return
     _ = plan.lacking  # reads the tokenizer
     for story in plan.test or plan.train:
-        story_ceiling(story, plan.bold_rows[story.name])
+        story_ceiling(story, plan.bold_rows[story.name], high_pass=settings.high_pass, tr=plan.assembly.tr)
 
 
 def _note_unused(settings: Settings) -> None:
     if settings.test_stories is not None and not settings.use_train_test_split:
         _progress.warn(
             f"test_stories ({', '.join(settings.test_stories) or 'none'}) are not used: with "
-            f"use_train_test_split=False every story is held out in turn.",
+            f"use_train_test_split=False all rows are held out in turn, see outer_folding_type.",
+            stacklevel=3,
+        )
+    permutes = settings.significance == "permutation" and settings.use_train_test_split
+    if permutes and settings.n_permutations < ENOUGH_PERMUTATIONS:
+        _progress.warn(
+            f"{settings.n_permutations} permutations make p-values coarse; n_permutations={ENOUGH_PERMUTATIONS} or "
+            f"more are usual.",
             stacklevel=3,
         )
 
@@ -110,50 +124,10 @@ def _shares(plan: Plan) -> dict[str, float]:
         "features": 5.0 if plan.missing else 0.2,
         "design": 0.2,
         "ridge": 1.0,
-        "scores": 2.0 if plan.settings.significance == "permutation" else 0.2,
+        "scores": {"permutation": 2.0 if plan.test else 0.2, "parametric": 0.2}.get(
+            plan.settings.significance, 0.02 * plan.settings.n_shifts
+        ),
     }
-
-
-def story_features(plan: Plan, clock: Clock) -> dict[str, features.JoinedFeatures]:
-    """{story: features on its whole TR grid}.
-
-    Stories that are cached take no time: their words do not count towards the rate. Where a language model is
-    among the joined spaces, only its words count: the others take no time.
-    """
-    n_words = {story.name: len(story.words) for story in plan.stories}
-    read = {name: 0 if name in plan.missing else count for name, count in n_words.items()}
-    sampled: dict[str, features.JoinedFeatures] = {}
-    with clock.stage("features"):
-        for story in plan.stories:
-            progress = _words_done(clock, n_words, read, story.name, finished=list(sampled))
-            if "language_model" in plan.specs:
-                progress = _only_space(progress, list(plan.specs).index("language_model"), len(plan.specs))
-            sampled[story.name] = sample_story(plan, story, progress)
-    return sampled
-
-
-def _words_done(
-    clock: Clock, n_words: Mapping[str, int], read: Mapping[str, int], name: str, *, finished: Sequence[str]
-) -> Count:
-    """Reports progress in one story as words of all stories; `read`: cached words, by story."""
-    before, total = sum(n_words[story] for story in finished), sum(n_words.values())
-    read_before, all_read = sum(read[story] for story in finished), sum(read.values())
-
-    def tell(done: float, of: float) -> None:
-        share = done / max(of, 1)
-        at_once = (read_before + read[name] * share, all_read)
-        clock.tell(before + n_words[name] * share, total, name, at_once=at_once)
-
-    return tell
-
-
-def _only_space(progress: Count, number: int, n_spaces: int) -> Count:
-    """Reports the progress of one space alone, from that of all spaces, which count the same."""
-
-    def tell(done: float, of: float) -> None:
-        progress(min(max(n_spaces * done / max(of, 1) - number, 0.0), 1.0), 1.0)
-
-    return tell
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,25 +139,21 @@ class HeldOut:
     best_alphas : (n_voxels,), or (n_outer_folds, n_voxels)
     predictions, measured : (n_held_out_rows, n_voxels), the stories' rows stacked
     rows : {story: numbers of these rows among its kept rows}
+    scores : (n_voxels,), correlations; of nested cross-validation, means over its outer folds
+    folds : {story: (rows,)}, which outer fold held out each of these rows; empty with test stories
     """
 
     best_alphas: Array
     predictions: Array
     measured: Array
     rows: Mapping[str, Array]
+    scores: Array
+    folds: Mapping[str, Array] = field(default_factory=dict)
 
 
 def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
     """Fit the training rows; predict the test stories, or each row by the outer fold that does not train on it."""
-    settings = plan.settings
-    options: dict[str, Any] = {
-        "alphas": settings.alpha_grid,
-        "single_alpha": settings.single_alpha,
-        "use_corr": settings.use_corr,
-        "normalpha": settings.normalpha,
-        "prediction_floor": settings.prediction_floor,
-        "device": "cuda" if settings.device == "cuda" else "cpu",
-    }
+    options = ridge_options(plan.settings)
     if plan.test:
         fitted = ridge.ridge_cv(
             data.X,
@@ -194,47 +164,43 @@ def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
             **options,
         )
         rows = {story.name: np.arange(plan.n_kept[story.name]) for story in plan.test}
-        return HeldOut(fitted.best_alphas, fitted.predictions, data.Y_test, rows)
+        scores = scoring.correlation(data.Y_test, fitted.predictions)
+        return HeldOut(fitted.best_alphas, fitted.predictions, data.Y_test, rows, scores)
     nested = ridge.nested_cv(
         data.X,
         data.Y,
         outer_folds=plan.outer_folds,
         inner_folds=plan.inner_folds,
+        groups=plan.groups,
+        standardize_X="center",
+        standardize_Y=True,
         progress=clock.count("nested cross-validation"),
         **options,
     )
     # With trimmed folds and time series, some rows are in no test set.
-    scored = np.zeros(len(plan.groups), dtype=bool)
-    scored[np.concatenate([fold.test for fold in plan.outer_folds])] = True
-    rows = {
-        story.name: np.flatnonzero(scored[plan.groups == number]) for number, story in enumerate(plan.train)
-    }
+    fold_of = np.full(len(plan.groups), -1)
+    for number, fold in enumerate(plan.outer_folds):
+        fold_of[fold.test] = number
+    scored = fold_of >= 0
+    rows, folds = {}, {}
+    for number, story in enumerate(plan.train):
+        of_story = fold_of[plan.groups == number]
+        rows[story.name] = np.flatnonzero(of_story >= 0)
+        folds[story.name] = of_story[rows[story.name]]
     predictions = nested.predictions if scored.all() else nested.predictions[scored]
-    return HeldOut(nested.fold_alphas, predictions, data.Y[scored], rows)
+    return HeldOut(nested.fold_alphas, predictions, data.Y[scored], rows, nested.correlations, folds)
 
 
 def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
     """Correlations, p-values, noise ceilings and metrics of held-out predictions."""
     settings, assembly = plan.settings, plan.assembly
-    Y, Y_hat = held_out.measured, held_out.predictions
+    Y, Y_hat, scores = held_out.measured, held_out.predictions, held_out.scores
     clock.tell(0, 1, "correlations and noise ceiling")
-    scores = scoring.correlation(Y, Y_hat)
-    pvalues = scoring.correlation_pvalues(scores, len(Y), alternative=settings.alternative)
-    significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
-    if settings.significance == "permutation":
-        clock.tell(0, 1, "permutation test", scores=scores, significant=significant)
-        pvalues = scoring.permutation_pvalues(
-            Y,
-            Y_hat,
-            block_trs=settings.block_trs,
-            n_permutations=settings.n_permutations,
-            seed=settings.seed,
-            alternative=settings.alternative,
-            tail="normal",
-            progress=clock.count("permutation test"),
-        )
-        significant, _ = scoring.fdr(pvalues, q=settings.fdr_q)
-    _note_end_of_grid(held_out.best_alphas, significant, settings.alpha_grid)
+    pvalues = _pvalues(plan, held_out, clock)
+    significant = None if pvalues is None else scoring.fdr(pvalues, q=settings.fdr_q)[0]
+    _note_held_out(plan)
+    if significant is not None:
+        _note_end_of_grid(held_out.best_alphas, significant, settings.alpha_grid)
     names = list(held_out.rows)
     stops = np.cumsum([len(rows) for rows in held_out.rows.values()])[:-1]
     measured = dict(zip(names, np.split(Y, stops), strict=True))
@@ -243,23 +209,40 @@ def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
     ceilings = {
         name: ceiling
         for name, story in stories.items()
-        if (ceiling := story_ceiling(story, plan.bold_rows[name])) is not None
+        if (
+            ceiling := story_ceiling(
+                story, plan.bold_rows[name], high_pass=settings.high_pass, tr=assembly.tr
+            )
+        )
+        is not None
     }
     return Result(
         settings=settings,
         scores=scores,
-        story_scores={name: scoring.correlation(measured[name], predictions[name]) for name in names},
+        story_scores={
+            name: scoring.fold_correlation(measured[name], predictions[name], held_out.folds.get(name))
+            for name in names
+        },
         best_alphas=held_out.best_alphas,
         pvalues=pvalues,
         significant=significant,
         noise_ceiling=np.mean(list(ceilings.values()), axis=0) if ceilings else None,
         story_noise_ceiling=ceilings,
+        story_chance_ceiling={
+            name: scoring.ceiling_by_chance(
+                stories[name].repeats.shape[0],
+                len(measured[name]),
+                autocorrelation=scoring.autocorrelation(measured[name]),
+            )
+            for name in ceilings
+        },
         predictions=predictions,
         measured=measured,
         row_times={
             name: story.tr_times[plan.feature_rows[name]][held_out.rows[name]]
             for name, story in stories.items()
         },
+        row_folds=held_out.folds,
         metrics={
             **scoring.summarise(scores, significant),
             **scoring.region_metrics(scores, significant, assembly.rois),
@@ -271,6 +254,59 @@ def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
         voxel_names=assembly.voxel_names,
         simulated=assembly.simulated,
     )
+
+
+def _pvalues(plan: Plan, held_out: HeldOut, clock: Clock) -> Array | None:
+    """P-values by the settings' test; None where there is none, or where shifts come after.
+
+    Each fold of nested cross-validation is predicted from the BOLD of the others, so that a finished prediction is tied
+    to the measurement however it is permuted; only another fit shows what chance gives.
+    """
+    settings, scores = plan.settings, held_out.scores
+    Y, Y_hat = held_out.measured, held_out.predictions
+    if settings.significance == "parametric":
+        return scoring.correlation_pvalues(scores, len(Y), alternative=settings.alternative)
+    if settings.significance == "shift" or not plan.test:
+        return None
+    at_once = scoring.correlation_pvalues(scores, len(Y), alternative=settings.alternative)
+    provisional = scoring.fdr(at_once, q=settings.fdr_q)[0]
+    clock.tell(0, 1, "permutation test", scores=scores, significant=provisional)
+    return scoring.permutation_pvalues(
+        Y,
+        Y_hat,
+        block_trs=settings.block_trs,
+        n_permutations=settings.n_permutations,
+        seed=settings.seed,
+        alternative=settings.alternative,
+        tail="t",
+        progress=clock.count("permutation test"),
+    )
+
+
+def _note_held_out(plan: Plan) -> None:
+    """Say what a nested run holds out, and what its p-values are worth."""
+    settings = plan.settings
+    if plan.test:
+        return
+    kind, n_folds, gap = settings.outer_folds_of(len(plan.train))
+    what = "whole stories" if kind == "group" else f"rows of every story (folds of type {kind!r})"
+    around = f", with {gap:g} s on both sides that the fold does not train on" if gap else ""
+    _progress.warn(
+        f"Nested cross-validation in {n_folds} folds holds out {what}{around}; the score is the mean over the folds.",
+        stacklevel=3,
+    )
+    if settings.significance == "permutation":
+        _progress.warn(
+            "There are no p-values: predictions of nested cross-validation are made from the BOLD of other folds, so "
+            'permuting them finds too many voxels. significance="shift" repeats the fit with shifted BOLD.',
+            stacklevel=3,
+        )
+    elif settings.significance == "parametric":
+        _progress.warn(
+            "The p-values assume white noise: for nested cross-validation of BOLD, which is autocorrelated, they find "
+            'far too many voxels. significance="shift" repeats the fit with shifted BOLD.',
+            stacklevel=3,
+        )
 
 
 def _note_end_of_grid(best_alphas: Array, significant: Array, grid: Sequence[float]) -> None:

@@ -3,12 +3,14 @@
 from .._figures import new_axes, new_figure
 from ._style import (
     CHOSEN,
+    ESTIMATE,
     MEASURED,
     PREDICTED,
     SCORE,
     axes_or_new,
     beside,
     chosen_voxels,
+    found_in_any,
     known_story,
     model_words,
     space_name,
@@ -26,17 +28,19 @@ from .comparison import (
 )
 from .design import plot_delays, plot_timeline, plot_trimming
 from .regions import plot_regions, plot_rois, region_picture
-from .results import plot_alphas, plot_flatmap, plot_layers, plot_profile, plot_stories
+from .results import plot_alphas, plot_flatmap, plot_layers, plot_profile, plot_shift_test, plot_stories
 from .voxel import plot_voxel
 
 __all__ = [
     "CHOSEN",
+    "ESTIMATE",
     "MEASURED",
     "PREDICTED",
     "SCORE",
     "axes_or_new",
     "beside",
     "chosen_voxels",
+    "found_in_any",
     "known_story",
     "model_words",
     "new_axes",
@@ -53,6 +57,7 @@ __all__ = [
     "plot_profile",
     "plot_regions",
     "plot_rois",
+    "plot_shift_test",
     "plot_stories",
     "plot_timeline",
     "plot_trimming",

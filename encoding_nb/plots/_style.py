@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, whose lightness differs too
 ALL, CHOSEN, MEASURED, PREDICTED = "0.72", "#0072B2", "0.25", "#D55E00"
 SCORE = "correlation (r)"
+ESTIMATE = "an estimate, single voxels can exceed it"
 TIME = "time from the start of the story (s)"
 
 
@@ -46,7 +47,8 @@ def model_words(result: Result, *, varying: str = "") -> list[str]:
         return [space_name(settings.modality), *joined]
     named = {"layer_idx": f"layer {settings.layer_idx}", "lookback": f"lookback {settings.lookback}"}
     chosen = [text for name, text in named.items() if name != varying]
-    kind = ["approximate (strided)"] if settings.approximate else []
+    kind = ["untrained"] if settings.weights == "untrained" else []
+    kind += ["approximate (strided)"] if settings.approximate else []
     return [PurePath(settings.model_name).name, *chosen, *kind, *joined]
 
 
@@ -122,6 +124,44 @@ def check_seconds(story: str, **ends: Any) -> None:
     for name, value in ends.items():
         if value is not None and not isinstance(value, Real):
             raise ValueError(f"{story}: expected {name} in seconds from the sound's start, got {value!r}.")
+
+
+def found_in_any(results: Sequence[Result]) -> tuple[Array | None, str]:
+    """Voxels that are significant in at least one run, (n_voxels,) bool, and by what test.
+
+    None if any of the runs is not tested, since a voxel that is not significant in the others may be so there; then the
+    text says how many are not, and why.
+    """
+    untested = [result for result in results if result.significant is None]
+    if untested:
+        why = untested[0].test_name
+        if len(untested) < len(results):
+            why = why.replace("not tested", f"not tested in {len(untested)} of {len(results)} runs", 1)
+        return None, why
+    tests = dict.fromkeys(result.test_name for result in results)
+    return np.any([result.significant for result in results], axis=0), "; ".join(tests)
+
+
+def test_line(significant: Array | None, test: str) -> str:
+    """The line of a title that says how voxels were tested, or why they were not."""
+    return test if significant is None else f"significance: {test}"
+
+
+def significance_options(significant: Array | None, test: str) -> dict[str, Any]:
+    """Options of `brain.flatmap` that fade voxels that are not significant, and name the test in the caption."""
+    if significant is None:
+        return {"note": test}
+    if np.all(significant):
+        return {"note": f"all are significant ({test})"}
+    return {"significant": significant, "otherwise": f"not significant ({test})"}
+
+
+def ceiling_options(ceiling: Array, least: float) -> dict[str, Any]:
+    """Options of `brain.flatmap` that fade voxels whose noise ceiling is not above chance."""
+    return {
+        "significant": np.asarray(ceiling) >= least,
+        "otherwise": f"noise ceiling below {least:.2f}, not above chance",
+    }
 
 
 def known_story(result: Result, story: str) -> str:
@@ -205,13 +245,19 @@ def half_violin(ax: Axes, scores: Array, row: int, *, up: bool, color: str) -> N
     ax.plot([np.median(scores)] * 2, [row, row + side * 0.42], color="black", linewidth=1.5)
 
 
-def interval(ax: Axes, values: Array, row: float, *, color: str, middle: str = "mean") -> None:
-    """On the line `row`: the mean or median as a dot, the middle half as a bar, the middle 90 percent as a line."""
-    values = values[np.isfinite(values)]
-    if not len(values):
+def interval(
+    ax: Axes, values: Array | Sequence[Array], row: float, *, color: str, middle: str = "mean"
+) -> None:
+    """On the line `row`: the mean or median as a dot, the middle half as a bar, the middle 90 percent as a line.
+
+    For several sets of values, such as one for each fold, each of these numbers is the mean over the sets.
+    """
+    sets = [values] if isinstance(values, np.ndarray) else values
+    sets = [found for each in sets if len(found := each[np.isfinite(each)])]
+    if not sets:
         return
-    low, first, third, high = np.percentile(values, [5, 25, 75, 95])
+    low, first, third, high = np.mean([np.percentile(each, [5, 25, 75, 95]) for each in sets], axis=0)
     ax.plot([low, high], [row, row], color=color, linewidth=1.2, zorder=1)
     ax.plot([first, third], [row, row], color=color, linewidth=6, solid_capstyle="butt", zorder=2)
-    at = values.mean() if middle == "mean" else np.median(values)
+    at = np.mean([each.mean() if middle == "mean" else np.median(each) for each in sets])
     ax.plot(at, row, "o", color="white", markeredgecolor="black", markersize=6, zorder=3)

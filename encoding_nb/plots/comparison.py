@@ -13,7 +13,7 @@ from .._figures import entitle
 from .._validation import check_result, describe
 from ..brain import value_limits
 from . import _style
-from ._style import CHOSEN, SCORE
+from ._style import CHOSEN, ESTIMATE, SCORE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def plot_comparison(
     """Two runs voxel by voxel: above the diagonal the second predicts better, below it the first.
 
     Many voxels are drawn as a density, few as dots. The title counts the voxels significant in at least one
-    run, and those of them in which the second is better.
+    run (all voxels, if a run is not tested), and those of them in which the second is better.
 
     Parameters
     ----------
@@ -60,13 +60,13 @@ def plot_comparison(
     else:
         ax.plot(a[there], b[there], ".", color=CHOSEN, markersize=4, alpha=0.5)
     ax.plot(ends, ends, color="black", linewidth=1, linestyle="--")
-    either = there & (result_a.significant | result_b.significant)
+    found, test = _style.found_in_any([result_a, result_b])
+    either = there if found is None else there & found
     ax.set(xlim=ends, ylim=ends, xlabel=f"{names[0]}: {SCORE}", ylabel=f"{names[1]}: {SCORE}")
     ax.set_aspect("equal")
-    counted = (
-        f"{names[1]} is better in {int((b > a)[either].sum()):,} of {int(either.sum()):,} significant voxels"
-    )
-    entitle(ax, f"{_style.whose(result_a)}, voxel by voxel", counted, own=own)
+    which = "" if found is None else "significant "
+    counted = f"{names[1]} is better in {int((b > a)[either].sum()):,} of {int(either.sum()):,} {which}voxels"
+    entitle(ax, f"{_style.whose(result_a)}, voxel by voxel", counted, _style.test_line(found, test), own=own)
     return _style.tidy(ax)
 
 
@@ -94,7 +94,7 @@ def plot_difference_map(
     """Where the first run predicts better (yellow) and where the second does (blue), on the flattened cortex.
 
     The colours go from dark to light around a middle grey, so that the two directions differ in a grey print, too.
-    Voxels significant in neither run are faded.
+    Voxels significant in neither run are faded, unless a run is not tested.
 
     Parameters
     ----------
@@ -117,8 +117,9 @@ def plot_difference_map(
         "cmap": "cividis",
         "vmin": low,
         "vmax": high,
-        "significant": result_a.significant | result_b.significant,
     }
+    if "significant" not in options:
+        defaults |= _style.significance_options(*_style.found_in_any([result_a, result_b]))
     return brain.flatmap(a - b, _style.surface_of(result_a), ax=ax, **{**defaults, **options})
 
 
@@ -133,7 +134,7 @@ def plot_pair_map(
     """Two values in one map: the scores of a run with its noise ceiling, or with the scores of another run.
 
     Blue is high in the first only, orange in the second only, nearly white in both; `options` are those of
-    `brain.flatmap_pair`.
+    `brain.flatmap_pair`. Voxels whose noise ceiling is not above chance are faded.
 
     Raises
     ------
@@ -148,7 +149,9 @@ def plot_pair_map(
             )
         first, second = result.scores, result.noise_ceiling
         names = names or (f"score\n{SCORE}", "noise ceiling (r)")
-        title = _style.heading(result, "score by noise ceiling")
+        title = _style.heading(result, f"score by noise ceiling ({ESTIMATE})")
+        if "significant" not in options:
+            options |= _style.ceiling_options(second, brain.chance_ceiling(result))
     else:
         first, second = _style.same_voxels(result, other, "plot_pair_map")
         names = names or _names(result, other)
@@ -162,6 +165,8 @@ def plot_best_layer(
     results: Sequence[Result], *, setting: str = "layer_idx", ax: Axes | None = None, **options: Any
 ) -> Figure:
     """The layer that predicts each voxel best, over voxels significant in at least one of the runs.
+
+    If any of the runs is not tested, all voxels are shown, and the caption says so.
 
     Parameters
     ----------
@@ -181,13 +186,16 @@ def plot_best_layer(
     """
     results, values = _style.results_by(setting, results, least=2)
     scores = np.array([result.scores for result in results], float)
-    significant = np.any([result.significant for result in results], axis=0)
-    counts = significant & np.isfinite(scores).any(axis=0)
+    found, test = _style.found_in_any(results)
+    counts = np.isfinite(scores).any(axis=0)
+    counts = counts if found is None else counts & found
+    which = "voxels" if found is None else "voxels significant in any run"
     labels = np.where(counts, np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=0), -1)
     what = "layer" if setting == "layer_idx" else setting
     defaults = {
         "title": _style.heading(results[0], f"best {what}", varying=setting),
-        "units": f"highest-scoring {what}; {int(counts.sum()):,} voxels significant in any run",
+        "units": f"highest-scoring {what}; {int(counts.sum()):,} {which}",
+        "note": _style.test_line(found, test),
         "names": [str(value) for value in values],
     }
     return brain.flatmap_categories(labels, _style.surface_of(results[0]), ax=ax, **{**defaults, **options})
@@ -200,13 +208,16 @@ def plot_partition(
 
     The dot is the mean over voxels; the thick line is the middle half of them, the thin one the middle 90
     percent. Each space has two lines: the upper is its share of the joint model (these shares sum to the joint
-    R2), the lower is the variance that only this space explains.
+    R2), the lower is the variance that only this space explains: a lower bound, since what two spaces can both explain
+    belongs to neither. Under the name is the gain in r, the mean correlation of the joint model minus that of a model
+    without the space; it is above 0 also for a space that has nothing to do with the BOLD, so judge by unique R2.
 
     Parameters
     ----------
     partition : PartitionResult
     voxels : bool array, (n_voxels,), optional
-        By default those significant in the joint model, or all if none is.
+        By default `partition.selected`, which were chosen without the held-out rows. With nested cross-validation each
+        number is then that of an outer fold over the voxels that this fold selected, averaged over the folds.
 
     Raises
     ------
@@ -219,23 +230,32 @@ def plot_partition(
         raise TypeError(
             f"plot_partition: expected a PartitionResult, got {describe(partition)}; use partition(assembly, settings)."
         )
-    joint = np.asarray(partition.joint)
-    significant = np.asarray(partition.significant, bool)
-    found = significant if significant.any() else joint == joint
-    chosen = _style.chosen_voxels(found if voxels is None else voxels, len(joint))
+    n_voxels = len(partition.joint)
+    if voxels is None:
+        chosen = np.broadcast_to(partition.selected, (len(partition.folds), n_voxels))
+        folds = list(zip(partition.folds, chosen, strict=True))
+        shown = [(fold, _style.chosen_voxels(mask, n_voxels)) for fold, mask in folds if mask.any()]
+    else:
+        shown = [(partition, _style.chosen_voxels(voxels, n_voxels))]
     rows = ["all together", *partition.names]
     own, ax = ax is None, _style.axes_or_new(ax, (6.4, 1.7 + 0.65 * len(rows)))
-    _style.interval(ax, joint[chosen], 0, color=JOINT)
+    _style.interval(ax, [fold.joint[mask] for fold, mask in shown], 0, color=JOINT)
+    gains = []
     for row, name in enumerate(partition.names, start=1):
-        _style.interval(ax, np.asarray(partition.split[name])[chosen], row - 0.16, color=CHOSEN)
-        _style.interval(ax, np.asarray(partition.unique[name])[chosen], row + 0.16, color=UNIQUE)
+        _style.interval(ax, [fold.split[name][mask] for fold, mask in shown], row - 0.16, color=CHOSEN)
+        _style.interval(ax, [fold.unique[name][mask] for fold, mask in shown], row + 0.16, color=UNIQUE)
+        gains.append(np.mean([np.nanmean(fold.gain[name][mask]) for fold, mask in shown]))
     ax.axvline(0, color="0.3", linewidth=0.8)
-    ax.set_yticks(range(len(rows)), [_style.space_name(row) for row in rows])
+    named = [
+        f"{_style.space_name(row)}\ngain in r {gain:+.2f}" for row, gain in zip(rows[1:], gains, strict=True)
+    ]
+    ax.set_yticks(range(len(rows)), [rows[0], *named])
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    which = "chosen" if voxels is not None else "significant" if significant.any() else "(none significant)"
     ax.set(xlabel="explained variance (R²): mean, middle half, middle 90 % of the voxels")
-    title = f"{_style.whose(partition)}: variance by feature space, {int(chosen.sum()):,} voxels {which}"
-    entitle(ax, title, own=own)
-    pairs = ((JOINT, "joint model"), (CHOSEN, "share of the joint model"), (UNIQUE, "unique"))
+    counts = sorted({int(mask.sum()) for _, mask in shown})
+    how = "selected" if voxels is None else "chosen"
+    count = f"{counts[0]:,} voxels" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,} voxels a fold,"
+    entitle(ax, f"{_style.whose(partition)}: variance by feature space, {count} {how}", own=own)
+    pairs = ((JOINT, "joint model"), (CHOSEN, "share of the joint model"), (UNIQUE, "unique (a lower bound)"))
     _style.legend(ax, [_style.patch(color, label) for color, label in pairs], own=own, ncols=3)
     return _style.tidy(ax)

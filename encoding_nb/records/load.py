@@ -21,18 +21,32 @@ from ..assembly import Array, Surface
 from ..pipeline import Result
 from ..settings import Settings
 
-SCHEMA = 2  # of 1: files alike, but some numbers had another meaning, see `earlier_meanings`
+SCHEMA = 3  # records of 1 and 2 are read as well; some of their numbers had another meaning, see `earlier_meanings`
+FOLD_MEANS = 3  # since this version the scores of nested cross-validation are means over its outer folds
 DESCRIPTION = "dataset_description.json"
 RECORD_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z_[0-9a-f]{8}(_\d+)?")
 DRAFT_NAME = re.compile(rf"\.{RECORD_NAME.pattern}(\.[0-9a-f]{{8}})?\.part")
 TIME_FORMAT = "%Y-%m-%dT%H%M%SZ"
-# the Result's fields of shape (n_voxels,), or (n_folds, n_voxels), that every record holds under their names
-PER_VOXEL = ("scores", "best_alphas", "pvalues", "significant")
+# the Result's fields of shape (n_voxels,), or (n_folds, n_voxels); a record lists those that it holds
+PER_VOXEL = (
+    "scores",
+    "best_alphas",
+    "pvalues",
+    "significant",
+    "noise_ceiling",
+    "null_mean",
+    "null_sd",
+    "voxel_names",
+)
+_ALWAYS = ("scores", "best_alphas")
+# in records of versions 1 and 2, which do not list them
+_ALWAYS_BEFORE = (*_ALWAYS, "pvalues", "significant")
 # what a description must hold for the record to be read, and of which kind
 _NEEDED = {"Files": dict, "Arrays": dict, "Provenance": dict, "Subject": str, "Simulated": bool}
 NEEDED_FILES = ("settings.json", "metrics.json", "arrays.npz")
 _NEEDED_ARRAYS = ("story_scores", "predictions", "measured", "row_times", "rois")
-BY_STORY = ("story_scores", "story_noise_ceiling", "predictions", "measured", "row_times")
+_SMALL = ("story_scores", "story_noise_ceiling", "story_chance_ceiling", "row_times", "row_folds")
+BY_STORY = (*_SMALL, "predictions", "measured")
 
 
 class RecordError(ValueError):
@@ -76,11 +90,16 @@ def load_run(path: str | Path) -> Result:
     metrics = read_metrics(path)
     try:
         with np.load(arrays, allow_pickle=False) as members:
-            fields: dict[str, Any] = {name: members[name] for name in PER_VOXEL}
-            fields["noise_ceiling"] = members.get("noise_ceiling")
-            for name in ("story_scores", "story_noise_ceiling", "row_times", "rois"):
+            listed = index.get("voxels") or {name: name for name in PER_VOXEL if name in members}
+            needed = _ALWAYS if "voxels" in index else _ALWAYS_BEFORE
+            fields: dict[str, Any] = {
+                name: members[listed[name]] if name in listed or name in needed else None
+                for name in PER_VOXEL
+            }
+            for name in (*_SMALL, "rois"):
                 fields[name] = {key: members[member] for key, member in index.get(name, {}).items()}
-            names = tuple(members["voxel_names"].tolist()) if "voxel_names" in members else None
+        if fields["voxel_names"] is not None:
+            fields["voxel_names"] = tuple(fields["voxel_names"].tolist())
         notes = tuple(described.get("Notes", ()))
         meanings = earlier_meanings(described, settings, has_ceiling=fields["noise_ceiling"] is not None)
         if meanings:
@@ -97,7 +116,6 @@ def load_run(path: str | Path) -> Result:
             provenance=described["Provenance"],
             subject=described["Subject"],
             surface=None if index["surface"] is None else Surface(**index["surface"]),
-            voxel_names=names,
             simulated=described["Simulated"],
             notes=notes,
         )
@@ -107,9 +125,17 @@ def load_run(path: str | Path) -> Result:
 
 def earlier_meanings(described: Mapping[str, Any], settings: Settings, *, has_ceiling: bool) -> list[str]:
     """What the numbers of a record meant otherwise than those of a run today, a clause each; empty for new records."""
-    if described["SchemaVersion"] >= 2:
-        return []
-    meanings = []
+    version, meanings = described["SchemaVersion"], []
+    if version < FOLD_MEANS and not settings.use_train_test_split:
+        found = "10 to 57 %" if settings.significance == "parametric" else "11 to 29 %"
+        meanings.append(
+            "scores are correlations over all held-out rows at once, not means over the outer folds, and p-values find "
+            f"too many voxels ({found} where nothing is predicted, at a nominal 5 %), so fit again with "
+            "significance='shift' (its settings name the outer folds that it was made with, outer_folding_type="
+            f"{settings.outer_folding_type!r} and outer_gap=0.0)"
+        )
+    if version >= 2:
+        return meanings
     if "wordrate" in settings.spaces:
         meanings.append(
             "word rate counted words from each TR's time to the next one's, half a TR later than now (its settings say "
@@ -222,10 +248,20 @@ def missing_part(path: Path, described: Mapping[str, Any], *, every_byte: bool =
 
 
 def read_settings(path: Path, described: Mapping[str, Any]) -> Settings:
-    """The settings of a record; a RecordError where another version wrote names that this one lacks."""
+    """The settings of a record, with which a run today has the same features and folds as the recorded one.
+
+    Raises
+    ------
+    RecordError
+        Another version wrote names that this one lacks.
+    """
     try:
         settings = Settings.from_json((path / "settings.json").read_text(encoding="utf-8"))
-        return settings if described["SchemaVersion"] >= 2 else replace(settings, word_rate_bins="litcoder")
+        if described["SchemaVersion"] < 2:
+            settings = replace(settings, word_rate_bins="litcoder")
+        if described["SchemaVersion"] < FOLD_MEANS and not settings.use_train_test_split:
+            settings = replace(settings, outer_folding_type=settings.folding_type, outer_gap=0.0)
+        return settings
     except Exception as error:  # noqa: BLE001 - what another version wrote, or damage
         raise RecordError(
             f"{path}: settings.json was written by encoding_nb {_writer(described)} and cannot be read by "

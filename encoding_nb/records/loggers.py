@@ -85,8 +85,11 @@ def read_log(
     if result.settings.single_alpha:
         scalars["best_alpha"] = float(np.nanmedian(metrics.get("best_alphas", result.best_alphas)))
     finite = np.isfinite(result.scores)
-    histograms = {"all": result.scores[finite], "significant": result.scores[finite & result.significant]}
-    config = flattened(json.loads(result.settings.to_json())) | {"record": path.name}
+    histograms = {"all": result.scores[finite]}
+    if result.significant is not None:
+        histograms["significant"] = result.scores[finite & result.significant]
+    config = flattened(json.loads(result.settings.to_json()))
+    config |= {"record": path.name, "test": result.test_name}
     known = ("Subject", "Simulated", "DataDigest", "SecondsByStage")
     return RunLog(
         name=run_name or described["RunName"] or path.name,

@@ -3,7 +3,7 @@
     results/2026-01-31T120000Z_1a2b3c4d/
         settings.json               the settings, as `Settings.from_json` reads them
         metrics.json                the summary numbers, and those by region ("AC/median_score"); NaN is null
-        arrays.npz                  every array of the Result; no pickles
+        arrays.npz                  every array of the Result that is not None; no pickles
         flatmap.png, stories.png, alphas.png
         dataset_description.json    provenance in the manner of BIDS derivatives, and the files with their SHA-256
 
@@ -182,6 +182,7 @@ def _description(
         "RunName": run_name,
         "Subject": result.subject,
         "Simulated": bool(result.simulated),
+        "Test": result.test_name,
         "DataDigest": digest,
         "DataDigestCovers": DIGEST_COVERS,
         "Seed": result.settings.seed,
@@ -248,14 +249,16 @@ def _write_arrays(path: Path, result: Result) -> dict[str, Any]:
 
     Members are numbered, since names of stories and regions may hold any character.
     """
-    names = (*load.PER_VOXEL, "noise_ceiling", "voxel_names")
-    members: dict[str, Any] = {name: getattr(result, name) for name in names}
+    members: dict[str, Any] = {
+        name: value for name in load.PER_VOXEL if (value := getattr(result, name)) is not None
+    }
     surface = result.surface
     index: dict[str, Any] = {"surface": None if surface is None else asdict(surface)}
+    index["voxels"] = {name: name for name in members}
     for field in (*load.BY_STORY, "rois"):
         index[field] = {name: f"{field}_{number}" for number, name in enumerate(getattr(result, field))}
         members |= {index[field][name]: array for name, array in getattr(result, field).items()}
-    members = {name: np.asarray(value) for name, value in members.items() if value is not None}
+    members = {name: np.asarray(value) for name, value in members.items()}
     if objects := [name for name, array in members.items() if array.dtype.hasobject]:
         raise ValueError(f"save_run: expected arrays of numbers, got objects in {', '.join(objects)}.")
     np.savez(path, **members)
@@ -267,9 +270,11 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def score_table(result: Result) -> DataFrame:
-    """A row per voxel: its number (and name), score, p-value, alpha, noise ceiling, scores by story, regions.
+    """A row per voxel: its number (and name), score, p-value, test, alpha, noise ceiling, scores by story, regions.
 
-    After nested cross-validation `alpha` is the median over the outer folds.
+    Voxels that are not tested have no columns `p` and `significant`; the column `test` names the test, or says why
+    there is none. After nested cross-validation `alpha` is the median over the outer folds. With a shift test,
+    `null_mean` and `null_sd` are the mean and the standard deviation of the scores with shifted BOLD.
     """
     from pandas import DataFrame
 
@@ -277,7 +282,9 @@ def score_table(result: Result) -> DataFrame:
     columns: dict[str, Any] = {"voxel": np.arange(n_voxels)}
     if result.voxel_names is not None:
         columns["name"] = list(result.voxel_names)
-    columns |= {"r": result.scores, "p": result.pvalues, "significant": result.significant}
+    found = {"r": result.scores, "p": result.pvalues, "significant": result.significant}
+    columns |= found | {"test": result.test_name, "null_mean": result.null_mean, "null_sd": result.null_sd}
+    columns = {name: values for name, values in columns.items() if values is not None}
     columns["alpha"] = np.median(np.atleast_2d(result.best_alphas), axis=0)
     if result.noise_ceiling is not None:
         columns["noise_ceiling"] = result.noise_ceiling

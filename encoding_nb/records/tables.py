@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._validation import describe
-from ..pipeline import Result
+from ..pipeline import TEST_NAMES, Result
+from ..settings import Settings
 from . import load
 from .load import folder_of, load_description, load_run, missing_part, read_metrics, read_settings
 
@@ -21,17 +22,26 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-LISTED_SETTINGS = ("modality", "joined_with", "model_name", "layer_idx", "lookback")
+LISTED_SETTINGS = (
+    "modality",
+    "joined_with",
+    "model_name",
+    "weights",
+    "layer_idx",
+    "lookback",
+    "significance",
+)
 LISTED_METRICS = ("median_score", "max_score", "n_significant")
 
 
 def list_runs(results_dir: str | Path = "results", *, every_byte: bool = False) -> DataFrame:
     """The records of a folder, a row each, the oldest first.
 
-    Columns: run (the folder's name), time (UTC), name, subject, some settings, some metrics, seconds, status,
-    path. A status is "whole"; "broken: " and why, for a folder that has a record's name but cannot be read; or
-    "unfinished: ", for one that is being written or was left by a run that was killed. All other folders are
-    left out. A folder that does not exist gives an empty table.
+    Columns: run (the folder's name), time (UTC), name, subject, some settings, some metrics, test (by what voxels count
+    as significant, or why they are not tested; n_significant is NaN then), seconds, status, path. A status is "whole";
+    "broken: " and why, for a folder that has a record's name but cannot be read; or "unfinished: ", for one that is
+    being written or was left by a run that was killed. All other folders are left out. A folder that does not exist
+    gives an empty table.
 
     Parameters
     ----------
@@ -52,7 +62,7 @@ def list_runs(results_dir: str | Path = "results", *, every_byte: bool = False) 
     found = [p for p in there if load.RECORD_NAME.fullmatch(p.name) or load.DRAFT_NAME.fullmatch(p.name)]
     found.sort(key=_age)
     settings, metrics = list(LISTED_SETTINGS), list(LISTED_METRICS)
-    columns = ["run", "time", "name", "subject", *settings, *metrics, "seconds", "status", "path"]
+    columns = ["run", "time", "name", "subject", *settings, *metrics, "test", "seconds", "status", "path"]
     return DataFrame([_row(path, every_byte=every_byte) for path in found], columns=columns)
 
 
@@ -82,6 +92,7 @@ def _row(path: Path, *, every_byte: bool) -> dict[str, Any]:
         row |= {name: getattr(settings, name) for name in LISTED_SETTINGS}
         metrics = read_metrics(path)
         row |= {name: metrics.get(name, math.nan) for name in LISTED_METRICS}
+        row["test"] = _test(described, settings)
         row["seconds"] = sum(described["SecondsByStage"].values())
         fault = missing_part(path, described, every_byte=every_byte)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one record, the others are listed
@@ -89,12 +100,26 @@ def _row(path: Path, *, every_byte: bool) -> dict[str, Any]:
     return row | {"status": f"broken: {fault.removeprefix(f'{path}: ')}" if fault else "whole"}
 
 
+def _test(described: Mapping[str, Any], settings: Settings) -> str:
+    """By what a record's voxels count as significant; earlier versions tested all runs, and did not name the test."""
+    if "Test" in described:
+        return described["Test"]
+    found = TEST_NAMES[settings.significance]
+    return (
+        found
+        if settings.use_train_test_split
+        else f"{found}, finds too many voxels; see the note of load_run"
+    )
+
+
 def compare_runs(runs: Sequence[Result | str | Path] | DataFrame, *, regions: bool = False) -> DataFrame:
     """What sets runs apart: a row per run, two levels of columns.
 
     Under "settings" the settings that differ, "data" the data's digest where records differ in it, under
-    "metrics" the summary metrics, under "difference" each metric less the first run's, and under "maps" the
-    correlation of each run's scores with the first run's over voxels (NaN where they have other voxels).
+    "metrics" the summary metrics (NaN for a run that lacks one, such as the number of significant voxels of a run that
+    is not tested), under "difference" each metric less the first run's, under "test" by what voxels count as
+    significant, and under "maps" the correlation of each run's scores with the first run's over voxels (NaN where they
+    have other voxels).
 
     Parameters
     ----------
@@ -121,18 +146,16 @@ def compare_runs(runs: Sequence[Result | str | Path] | DataFrame, *, regions: bo
     ]
     flat = [load.flattened(json.loads(result.settings.to_json())) for result in results]
     differing = [name for name in flat[0] if any(each[name] != flat[0][name] for each in flat)]
-    shared = [
-        name
-        for name in results[0].metrics
-        if (regions or "/" not in name) and all(name in result.metrics for result in results)
-    ]
-    metrics = DataFrame([result.metrics for result in results], index=names, columns=shared)
+    known = dict.fromkeys(name for result in results for name in result.metrics)
+    shown = [name for name in known if regions or "/" not in name]
+    metrics = DataFrame([result.metrics for result in results], index=names, columns=shown)
     maps = [_correlation(results[0], result) for result in results]
     parts = {
         "settings": DataFrame(flat, index=names, columns=differing),
         "data": DataFrame({"digest": [(digest or "")[:12] for digest in digests]}, index=names),
         "metrics": metrics,
         "difference": metrics.apply(lambda column: column - column.iloc[0]),
+        "test": DataFrame({"name": [result.test_name for result in results]}, index=names),
         "maps": DataFrame({"r_with_first": maps}, index=names),
     }
     if len(set(digests)) == 1:

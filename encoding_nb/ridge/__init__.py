@@ -3,7 +3,7 @@
 from ._fit import OPERATOR_BYTES
 from ._problem import PROJECTION_BYTES, tile_width, workers_for
 from ._solvers import SLAB_SIDE
-from .cv import huth_alphas, nested_cv, ridge_cv
+from .cv import NestedResult, RowsOf, fold_parts, huth_alphas, nested_cv, ridge_cv, z_scored
 from .folds import FOLDING_TYPES, Fold, FoldError, check_folds, make_folds
 
 __all__ = [
@@ -13,11 +13,15 @@ __all__ = [
     "SLAB_SIDE",
     "Fold",
     "FoldError",
+    "NestedResult",
+    "RowsOf",
     "check_folds",
+    "fold_parts",
     "huth_alphas",
     "make_folds",
     "nested_cv",
     "ridge_cv",
     "tile_width",
     "workers_for",
+    "z_scored",
 ]

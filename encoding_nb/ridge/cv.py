@@ -12,7 +12,7 @@ from functools import partial
 from inspect import signature
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -300,16 +300,65 @@ class NestedResult:
 
 
 class RowsOf:
-    """Some rows of responses, read by columns."""
+    """Some rows of responses, read by columns; z-scored by an outer fold's training rows where `parts` are given."""
 
-    def __init__(self, Y: Any, rows: Array) -> None:
+    def __init__(self, Y: Any, rows: Array, parts: Sequence[Part] | None = None) -> None:
         """Take the rows numbered `rows` of Y (all rows, n_voxels)."""
-        self.Y, self.rows = Y, rows
+        self.Y, self.rows, self.parts = Y, rows, parts
         self.shape = (len(rows), Y.shape[1])
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         """All of these rows, in a slice of columns."""
-        return np.asarray(self.Y[:, index[1]])[self.rows]
+        block = np.asarray(self.Y[:, index[1]])
+        return block[self.rows] if self.parts is None else z_scored(block, self.parts)[self.rows]
+
+
+class Part(NamedTuple):
+    """The rows of one group, and those of them whose mean and standard deviation z-score them all."""
+
+    rows: Array
+    measured: Array
+
+
+def fold_parts(train: Array, n_rows: int, groups: Array | None = None) -> list[Part]:
+    """By what rows an outer fold z-scores: each group by the rows of it that the fold trains on.
+
+    A group of which the fold trains on nothing is z-scored by all of its own rows, as a held-out story is.
+    """
+    is_train = np.zeros(n_rows, bool)
+    is_train[train] = True
+    labels = np.zeros(n_rows, int) if groups is None else groups
+    parts = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        own = rows[is_train[rows]]
+        parts.append(Part(rows, own if len(own) else rows))
+    return parts
+
+
+def z_scored(values: Array, parts: Sequence[Part], *, scale: bool = True) -> Array:
+    """Values (n_rows, n_columns) z-scored part by part, or without `scale` centred.
+
+    A column that is constant over `measured` rows becomes 0 when it is scaled.
+    """
+    out = np.empty(values.shape, np.promote_types(values.dtype, np.float32))
+    for part in parts:
+        mean, spread = moments(values[part.measured])
+        out[part.rows] = (values[part.rows] - mean) / (spread if scale else 1.0)
+    return out
+
+
+def _restored(values: Array, Y: Array, rows: Array, parts: Sequence[Part]) -> Array:
+    """Predictions (len(rows), n_columns) of z-scored responses, in the units of Y (all rows, n_columns)."""
+    out = np.empty_like(values)
+    place = np.full(len(Y), -1)
+    place[rows] = np.arange(len(rows))
+    for part in parts:
+        here = place[part.rows]
+        here = here[here >= 0]
+        mean, spread = moments(Y[part.measured])
+        out[here] = values[here] * spread + mean
+    return out
 
 
 def nested_cv(
@@ -347,12 +396,14 @@ def nested_cv(
     folding_type, n_inner_folds, chunk_length, trim_size, seed
         Of the inner folds.
     groups : array, (n_rows,), optional
-        Story of each row, for the inner folds.
+        Story of each row, for the inner folds and for z-scoring.
     progress : function, optional
         Called with (done, total) after each step, as by `ridge_cv`.
     options
         Any of `ridge_cv` except those of a single fit (X_test, Y_test, folds, weights_path, return_all_scores).
-        `standardize_X` and `standardize_Y` use each outer fold's training rows.
+        `standardize_X` and `standardize_Y` use each outer fold's training rows, of each group by itself; a group of
+        which a fold trains on nothing is z-scored by its own rows. `standardize_X="center"` only subtracts the means:
+        a column that varies in held-out rows alone would be blown up by its small deviation in the training rows.
 
     Returns
     -------
@@ -402,12 +453,19 @@ def nested_cv(
                 "such a list, a function from an outer fold's training rows to its inner folds, or None."
             )
     fits = [(fold, check_folds(folds, len(fold.train))) for fold, folds in zip(outer, inner, strict=True)]
-    return _nested(X, Y, fits, {"alphas": alphas, **options}, progress or ignore)
+    return _nested(X, Y, fits, labels, {"alphas": alphas, **options}, progress or ignore)
 
 
 def _nested(
-    X: Array, Y: Any, fits: list[tuple[Fold, list[Fold]]], options: dict[str, Any], progress: Count
+    X: Array,
+    Y: Any,
+    fits: list[tuple[Fold, list[Fold]]],
+    groups: Array | None,
+    options: dict[str, Any],
+    progress: Count,
 ) -> NestedResult:
+    z_score_X = options.pop("standardize_X", False)
+    z_score_Y = options.pop("standardize_Y", False)
     tiles = list(slices(Y.shape[1], tile_width(*Y.shape)))
     # All rows first: values in the rows that a later fold trains on must not end the work half way.
     read_responses(Y, tiles, "Y", lambda _: progress(0, 1), skip_nan=options.get("on_nan") == "skip")
@@ -423,18 +481,24 @@ def _nested(
         def tell(done: float, total: float, number: int = number) -> None:
             progress(number * total + done, len(fits) * total)
 
+        parts = fold_parts(fold.train, len(X), groups)
+        in_Y = parts if z_score_Y else None
+        features = z_scored(X, parts, scale=z_score_X != "center") if z_score_X else X
         result = ridge_cv(
-            X[fold.train],
-            RowsOf(Y, fold.train),
-            X_test=X[fold.test],
-            Y_test=RowsOf(Y, fold.test),
+            features[fold.train],
+            RowsOf(Y, fold.train, in_Y),
+            X_test=features[fold.test],
+            Y_test=RowsOf(Y, fold.test, in_Y),
             folds=inner,
             progress=tell,
             **options,
         )
         for tile in tiles:
             if predictions is not None:
-                predictions[fold.test, tile] = result.predictions[:, tile]
+                found = result.predictions[:, tile]
+                if z_score_Y:
+                    found = _restored(found, np.asarray(Y[:, tile]), fold.test, parts)
+                predictions[fold.test, tile] = found
             if weights is not None:
                 weights[:, tile] += result.weights[:, tile] / len(fits)
         results.append(replace(result, weights=None, predictions=None))

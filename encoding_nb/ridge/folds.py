@@ -39,6 +39,7 @@ def make_folds(
     n_folds: int = 5,
     chunk_length: int = 20,
     trim_size: int = 5,
+    gap: int = 0,
     groups: ArrayLike | None = None,
     seed: int = 0,
 ) -> list[Fold]:
@@ -61,9 +62,12 @@ def make_folds(
         Rows in a run; the last run of the recording, or of a group, may be shorter.
     trim_size : int
         Rows that a trimmed type leaves unscored at each end. They are in no training set of that fold.
+    gap : int
+        Rows before and after each held-out stretch that this fold does not train on either; only rows of the same
+        group. Slow waves of BOLD and of features make rows similar that are tens of seconds apart.
     groups : array, (n_rows,), optional
-        Label of each row's story. ``group`` needs it; the chunked types start a new run where the label changes; the
-        others ignore it.
+        Label of each row's story. ``group`` needs it; the chunked types start a new run where the label changes; a gap
+        ends there; the others ignore it.
     seed : int
         Random seed of the types that assign runs at random.
 
@@ -75,7 +79,8 @@ def make_folds(
     ------
     FoldError
         Unknown folding type; numbers that are not whole or out of range, also rows in place of their number; too few
-        rows, runs or groups for the folds; a fold with fewer than two rows to score.
+        rows, runs or groups for the folds; a fold with fewer than two rows to score; a gap that leaves a fold fewer
+        than two rows to train on.
     """
     _check("folding_type", check_choice, folding_type, "folding_type", FOLDING_TYPES)
     if np.ndim(n_rows):
@@ -83,7 +88,8 @@ def make_folds(
             "n_rows",
             f"make_folds takes the number of rows, got rows of shape {np.shape(n_rows)}: pass len(X).",
         )
-    given = {"n_rows": n_rows, "n_folds": n_folds, "chunk_length": chunk_length, "trim_size": trim_size}
+    given = {"n_rows": n_rows, "n_folds": n_folds, "chunk_length": chunk_length}
+    given |= {"trim_size": trim_size, "gap": gap}
     least = {"n_folds": 2, "chunk_length": 1}
     for name, value in (given | {"seed": seed}).items():
         _check(name, check_whole, value, name, least=least.get(name, 0))
@@ -93,14 +99,24 @@ def make_folds(
             f"{n_folds} folds need at least {2 * n_folds} rows, got {n_rows}: "
             "use fewer folds, more stories or less trimming.",
         )
+    labels = check_groups(groups, n_rows)
     made = FOLDING_TYPES[folding_type](
         n_rows,
         int(n_folds),
         chunk_length=min(int(chunk_length), n_rows),
         trim_size=min(int(trim_size), n_rows),
-        groups=check_groups(groups, n_rows),
+        groups=labels,
         seed=int(seed),
     )
+    if gap:
+        made = [_with_gap(fold, min(int(gap), n_rows), labels, n_rows) for fold in made]
+        fewest = min(len(fold.train) for fold in made)
+        if fewest < 2:
+            raise FoldError(
+                "gap",
+                f"A gap of {gap} rows on both sides of the held-out rows leaves a fold {fewest} of {n_rows} rows to "
+                f"train on: use a shorter gap, fewer trimmed rows or a longer recording.",
+            )
     shortest = min(len(fold.test) for fold in made)
     if shortest < 2:  # which have no correlation
         chunked, trimmed = folding_type.startswith("chunked"), folding_type.endswith("trimmed")
@@ -114,6 +130,20 @@ def make_folds(
             f"needs 2 or more: use {advice}.",
         )
     return made
+
+
+def _with_gap(fold: Fold, gap: int, groups: Array | None, n_rows: int) -> Fold:
+    """The fold without the training rows within `gap` rows of the rows that it leaves out, in the same group."""
+    left_out = np.ones(n_rows, bool)
+    left_out[fold.train] = False
+    near = np.zeros(n_rows, bool)
+    labels = np.zeros(n_rows) if groups is None else groups
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        counted = np.concatenate([[0], np.cumsum(left_out[rows])])
+        here = np.arange(len(rows))
+        near[rows] = counted[np.minimum(here + gap + 1, len(rows))] > counted[np.maximum(here - gap, 0)]
+    return Fold(fold.train[~near[fold.train]], fold.test)
 
 
 def _check(argument: str, check: Callable[..., Any], *args: Any, **options: Any) -> None:

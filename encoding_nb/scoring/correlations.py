@@ -14,15 +14,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from .._columns import Array, centred, dot, pearson, slabs
-from .._validation import check_choice, check_flags
+from .._columns import Array, centred, dot, mean_of_defined, pearson, slabs
+from .._validation import check_choice, check_flags, check_whole
 
 ALTERNATIVES = ("two-sided", "greater", "less")
 ROUNDING = 1e-20  # variance of a mean of z-scores that cancel to their rounding
+LEAST_CEILING = 0.25  # below it, a correlation as a share of its noise ceiling is mostly noise
+SAMPLED_VOXELS = 500
 
 
 def pair(Y: ArrayLike, Y_hat: ArrayLike) -> tuple[Array, Array]:
     """Both as arrays; a ValueError where they cannot be compared row by row."""
+    _refuse_masked(Y, "Y")
+    _refuse_masked(Y_hat, "Y_hat")
     Y, Y_hat = np.asarray(Y), np.asarray(Y_hat)
     for name, values in (("Y", Y), ("Y_hat", Y_hat)):
         if values.dtype.kind not in "biuf":
@@ -32,6 +36,15 @@ def pair(Y: ArrayLike, Y_hat: ArrayLike) -> tuple[Array, Array]:
     if len(Y) < 2:
         raise ValueError(f"Scores need at least 2 rows, got {len(Y)}.")
     return Y, Y_hat
+
+
+def _refuse_masked(values: Any, name: str) -> None:
+    """Refuse masked values, which numpy would take as if they were measured."""
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} must not have masked values, got {np.ma.count_masked(values)} of {values.size} masked; leave out "
+            f"those voxels or rows, or fill in NaN with .filled(np.nan)."
+        )
 
 
 def correlation(Y: ArrayLike, Y_hat: ArrayLike) -> Array:
@@ -54,6 +67,30 @@ def correlation(Y: ArrayLike, Y_hat: ArrayLike) -> Array:
         Shapes differ, fewer than two rows, or values that are not numbers.
     """
     return pearson(*pair(Y, Y_hat))
+
+
+def fold_correlation(Y: ArrayLike, Y_hat: ArrayLike, folds: ArrayLike | None) -> Array:
+    """Mean over folds of the correlation of each voxel on the rows of a fold.
+
+    Over all rows at once, the correlation of nested predictions is biased: what a fold trains on decides where its
+    predictions lie.
+
+    Parameters
+    ----------
+    Y, Y_hat : array, (n_rows, n_voxels)
+    folds : array, (n_rows,), or None
+        The fold that held out each row; None for one fold, which is `correlation`.
+
+    Returns
+    -------
+    array, (n_voxels,), float64; folds in which a voxel has no correlation are left out
+    """
+    Y, Y_hat = pair(Y, Y_hat)
+    if folds is None:
+        return correlation(Y, Y_hat)
+    rows = [np.flatnonzero(np.asarray(folds) == fold) for fold in np.unique(folds)]
+    found = [pearson(Y[own], Y_hat[own]) for own in rows if len(own) > 1]
+    return mean_of_defined(np.stack(found)) if found else np.full(Y.shape[1], np.nan)
 
 
 def r2(Y: ArrayLike, Y_hat: ArrayLike) -> Array:
@@ -198,15 +235,21 @@ def noise_ceiling(repeats: Any) -> Array:
     Raises
     ------
     ValueError
-        Not three-dimensional, or fewer than two repeats.
+        Not three-dimensional, fewer than two repeats or rows, values that are masked or not numbers.
     """
     shape = getattr(repeats, "shape", None) or np.shape(repeats)
     if len(shape) != 3 or shape[0] < 2:
         raise ValueError(f"repeats must be (2 or more repeats, rows, voxels), got shape {tuple(shape)}.")
+    if shape[1] < 2:
+        raise ValueError(f"repeats must have at least 2 rows, got shape {tuple(shape)}.")
+    _refuse_masked(repeats, "repeats")
     lazy = repeats if hasattr(repeats, "shape") else np.asarray(repeats)
     ceiling = np.empty(shape[2])
     for part in slabs((shape[0] * shape[1], shape[2])):
-        ceiling[part] = _ceiling(np.asarray(lazy[:, :, part]))
+        values = np.asarray(lazy[:, :, part])
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"repeats must be numbers, got dtype {values.dtype}.")
+        ceiling[part] = _ceiling(values)
     return ceiling
 
 
@@ -223,14 +266,74 @@ def _ceiling(repeats: Array) -> Array:
         return np.sqrt(np.clip(signal / variance, 0.0, 1.0))
 
 
-def normalized_correlation(r: ArrayLike, ceiling: ArrayLike, *, floor: float = 0.25) -> Array:
+def ceiling_by_chance(
+    n_repeats: int, n_rows: int, *, autocorrelation: ArrayLike = (), q: float = 0.01
+) -> float:
+    """The noise ceiling that a share `q` of voxels without any signal reach, for repeats of this number and length.
+
+    The mean correlation of n independent repeats is about normal around 0, with the variance of one correlation over
+    the number of their pairs. That of one correlation is (1 + 2 * sum of r_k^2) / n_rows for series of autocorrelation
+    r_k (Bartlett 1935, J. R. Stat. Soc. 98:536). The ceiling of a mean correlation r is sqrt(n r / (1 + (n - 1) r)),
+    which is what `noise_ceiling` gives for z-scored repeats.
+
+    Parameters
+    ----------
+    n_repeats, n_rows : int
+        Presentations, and rows of each.
+    autocorrelation : array, (n_lags,), optional
+        From lag 1, see `autocorrelation`; without it the rows are taken for independent.
+    q : float
+        Between 0 and 0.5.
+
+    Returns
+    -------
+    float; above 1 where the rows are too few for any ceiling to be above chance
+
+    Raises
+    ------
+    ValueError
+        Fewer than two repeats or rows, or another `q`.
+    """
+    check_whole(n_repeats, "n_repeats", least=2)
+    check_whole(n_rows, "n_rows", least=2)
+    if not 0 < q < 0.5:
+        raise ValueError(f"q must be a share between 0 and 0.5, got {q!r}.")
+    variance = (1 + 2 * np.sum(np.square(autocorrelation))) / n_rows
+    r = -special.ndtri(q) * np.sqrt(variance / (n_repeats * (n_repeats - 1) / 2))
+    return float(np.sqrt(n_repeats * r / (1 + (n_repeats - 1) * r)))
+
+
+def autocorrelation(rows: ArrayLike) -> Array:
+    """Autocorrelation of BOLD: the median over at most about 500 voxels, evenly chosen.
+
+    Parameters
+    ----------
+    rows : array, (n_rows, n_voxels)
+
+    Returns
+    -------
+    array, (n_lags,), of lags 1 to a tenth of the rows
+    """
+    rows = np.asarray(rows)
+    some = np.asarray(rows[:, :: max(1, rows.shape[1] // SAMPLED_VOXELS)], dtype=float)
+    some = some - some.mean(axis=0)
+    lags = range(1, len(some) // 10)
+    with np.errstate(invalid="ignore"):
+        by_voxel = [(some[lag:] * some[:-lag]).sum(axis=0) / (some**2).sum(axis=0) for lag in lags]
+    return np.median(np.nan_to_num(np.reshape(by_voxel, (-1, some.shape[1]))), axis=1)
+
+
+def normalized_correlation(r: ArrayLike, ceiling: ArrayLike, *, floor: float = LEAST_CEILING) -> Array:
     """Correlation as a share of its noise ceiling, r / ceiling.
+
+    The ceiling is an estimate, so single voxels can exceed 1.
 
     Parameters
     ----------
     r, ceiling : array, (n_voxels,)
     floor : float
-        The least ceiling that is divided by: below it the ratio is mostly noise, and NaN.
+        The least ceiling that is divided by: below it the ratio is mostly noise, and NaN. `Result.chance_ceiling` is
+        the least ceiling that is above chance.
 
     Returns
     -------
@@ -290,7 +393,7 @@ def summarise(scores: ArrayLike, significant: ArrayLike | None = None) -> dict[s
 
 
 def region_metrics(
-    scores: ArrayLike, significant: ArrayLike, masks: Mapping[str, ArrayLike]
+    scores: ArrayLike, significant: ArrayLike | None, masks: Mapping[str, ArrayLike]
 ) -> dict[str, float]:
     """Summary metrics of each region of a map, flat: {"AC/median_score": ..., "AC/n_significant": ...}.
 
@@ -298,7 +401,8 @@ def region_metrics(
     ----------
     scores : array, (n_voxels,)
         Voxels that are NaN are left out of the statistics.
-    significant : array, (n_voxels,), bool
+    significant : array, (n_voxels,), bool, or None
+        Without it, n_significant is left out.
     masks : {region: array, (n_voxels,), bool}
         Regions may overlap.
 
@@ -312,7 +416,9 @@ def region_metrics(
     ValueError
         A mask has another shape than the scores; `significant` holds anything but flags.
     """
-    scores, found = np.asarray(scores, dtype=float), check_flags(significant)
+    scores = np.asarray(scores, dtype=float)
+    found = np.zeros(scores.shape, bool) if significant is None else check_flags(significant)
+    names = ("mean_score", "median_score", "n_voxels", "n_significant")[: 3 if significant is None else 4]
     metrics: dict[str, float] = {}
     for region, mask in masks.items():
         inside = np.asarray(mask, dtype=bool)
@@ -322,8 +428,7 @@ def region_metrics(
                 f"{found.shape}, got {inside.shape}."
             )
         summary = summarise(scores[inside], found[inside])
-        for name in ("mean_score", "median_score", "n_voxels", "n_significant"):
-            metrics[f"{region}/{name}"] = summary[name]
+        metrics |= {f"{region}/{name}": summary[name] for name in names}
     return metrics
 
 

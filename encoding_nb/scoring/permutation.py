@@ -11,10 +11,13 @@ from .._progress import Count, ignore
 from .._validation import check_choice, check_whole
 from .correlations import ALTERNATIVES, pair
 
-# A p-value that fewer shuffles reach is counted too coarsely.
+# A p-value that fewer shuffles reach is counted too coarsely. Where 0.05 is one of them, only the tail is used: the
+# smaller of two coarse estimates is too small too often (6.3% of p-values at or below 0.05, for 19 shuffles, AR .9).
 RARELY_REACHED = 10
+ENOUGH_TO_COUNT = 200
 # Rows below which there are too few frequencies to shuffle, and blocks below which too few orders.
 LEAST_ROWS, LEAST_BLOCKS = 8, 4
+LEAST_PERMUTATIONS = 19  # of which the smallest p-value that can be counted is 0.05
 
 
 def permutation_pvalues(
@@ -44,9 +47,15 @@ def permutation_pvalues(
     / (1 + n_permutations) (Phipson and Smyth 2010), so it is never 0.
 
     Counting cannot tell p-values below that apart, and a false discovery rate among thousands of voxels needs smaller
-    ones. With tail="normal", p-values that fewer than ten shuffles reach are those of a normal distribution with the
-    mean and variance that the voxel's shuffled correlations have after Fisher's transform (a sum over many waves or
-    blocks is nearly normal; Winkler et al. 2016, NeuroImage 141:502, compare such approximations).
+    ones. With tail="t", p-values that fewer than ten shuffles reach are those of a normal distribution whose mean and
+    variance are estimated from the voxel's shuffled correlations after Fisher's transform (a sum over many waves or
+    blocks is nearly normal; Winkler et al. 2016, NeuroImage 141:502, compare such approximations). Since n shuffles
+    give estimates with errors, (observed - mean) / (sd sqrt(1 + 1 / n)) is compared with Student's t of n - 1 degrees
+    of freedom, as in the prediction interval of one more observation (Hahn and Meeker 1991, Statistical Intervals,
+    chapter 4). From 200 shuffles on, the counted p-value is taken where it is smaller.
+
+    For AR(1) noise of 250 rows and 0.6 per TR, 4.4 to 5.2% of these p-values lie at or below 0.05, with 19 to 1000
+    shuffles. More shuffles find more: with 0.9 per TR, 19 find 24% and 1000 find 58% of signals of r 0.45, by FDR.
 
     Parameters
     ----------
@@ -55,11 +64,11 @@ def permutation_pvalues(
     block_trs : int, optional
         Rows in a block, the last may be shorter; None shuffles phases.
     n_permutations : int
-        Shuffles; the smallest p-value is 1 / (n_permutations + 1).
+        Shuffles, 19 or more, usually 1000; the smallest counted p-value is 1 / (n_permutations + 1).
     seed : int
         Random seed of the shuffles.
     alternative : "greater", "less" or "two-sided"
-    tail : "counted" or "normal"
+    tail : "counted" or "t"
     progress : function, optional
         Called with (done, total) after each slab of voxels. An exception from it, such as `Cancelled`, ends the test
         and reaches the caller.
@@ -71,13 +80,13 @@ def permutation_pvalues(
     Raises
     ------
     ValueError
-        Shapes differ, an unknown alternative or tail, numbers that are not whole, fewer than four blocks or eight
-        rows.
+        Shapes differ, an unknown alternative or tail, numbers that are not whole, fewer than 19 permutations, four
+        blocks or eight rows.
     """
     Y, Y_hat = pair(Y, Y_hat)
     check_choice(alternative, "alternative", ALTERNATIVES)
-    check_choice(tail, "tail", ("counted", "normal"))
-    check_whole(n_permutations, "n_permutations", least=1)
+    check_choice(tail, "tail", ("counted", "t"))
+    check_whole(n_permutations, "n_permutations", least=LEAST_PERMUTATIONS)
     check_whole(seed, "seed", least=0)
     if block_trs is None:
         if len(Y) < LEAST_ROWS:
@@ -108,26 +117,28 @@ def _pvalues(
         with np.errstate(invalid="ignore"):
             reached = (_directed(shuffled, alternative) >= limit).sum(axis=0)
         counted = (1 + reached) / (1 + shuffles.n_permutations)
-        if tail == "normal":
-            rare = reached < RARELY_REACHED
-            counted[rare] = np.minimum(counted, _normal_tail(observed, shuffled, alternative))[rare]
+        if tail == "t":
+            rare, in_tail = reached < RARELY_REACHED, _t_tail(observed, shuffled, alternative)
+            if shuffles.n_permutations >= ENOUGH_TO_COUNT:
+                in_tail = np.minimum(counted, in_tail)
+            counted[rare] = in_tail[rare]
         p[part] = np.where(np.isnan(observed), np.nan, counted)
         progress(done, len(parts))
     return p
 
 
-def _normal_tail(observed: Array, shuffled: Array, alternative: str) -> Array:
-    """P-values of correlations under a normal with the moments of (n_permutations, n_voxels) shuffled ones."""
-    null = shuffled.astype(float)
+def _t_tail(observed: Array, shuffled: Array, alternative: str) -> Array:
+    """P-values of correlations, as one more draw of the normal that (n_permutations, n_voxels) shuffled ones have."""
+    null, n = shuffled.astype(float), len(shuffled)
     np.arctanh(np.clip(null, -1 + 1e-12, 1 - 1e-12, out=null), out=null)
     z = np.arctanh(np.clip(observed, -1 + 1e-12, 1 - 1e-12))
     with np.errstate(invalid="ignore", divide="ignore"):
         z -= (mean := null.mean(axis=0))
         null -= mean
-        standard = z / np.sqrt(dot(null, null) / (len(null) - 1))
+        t = z / np.sqrt(dot(null, null) / (n - 1) * (1 + 1 / n))
     if alternative == "two-sided":
-        return 2 * special.ndtr(-np.abs(standard))
-    return special.ndtr(-standard if alternative == "greater" else standard)
+        return 2 * special.stdtr(n - 1, -np.abs(t))
+    return special.stdtr(n - 1, -t if alternative == "greater" else t)
 
 
 class Phases:

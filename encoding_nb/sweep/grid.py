@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import product
 from typing import Any
@@ -15,10 +15,42 @@ from ..assembly import Assembly, check_assembly
 from ..pipeline import split_stories
 from ..settings import Settings, check_settings
 
-# settings that have no effect without a language model
-OF_LANGUAGE_MODELS = (
-    "layer_idx", "lookback", "context_type", "last_token", "first_token", "stride", "processing"
-)  # fmt: skip
+_Used = Callable[[Settings], bool]
+
+
+def _with(*spaces: str) -> _Used:
+    return lambda settings: any(space in settings.spaces for space in spaces)
+
+
+def _nested(settings: Settings) -> bool:
+    return not settings.use_train_test_split
+
+
+# Settings that have an effect only in some runs
+USED: dict[str, _Used] = {
+    **dict.fromkeys(
+        ("layer_idx", "lookback", "context_type", "last_token", "first_token", "stride", "processing"),
+        _with("language_model"),
+    ),
+    "weights": _with("language_model", "embeddings"),
+    "word_rate_bins": _with("wordrate"),
+    "time_sigma": _with("time"),
+    "extras": _with("extras"),
+    "delay_extras": _with("extras"),
+    "test_stories": lambda settings: not _nested(settings),
+    "outer_folding_type": _nested,
+    "n_outer_folds": _nested,
+    "outer_gap": _nested,
+    "n_permutations": lambda settings: settings.significance == "permutation" and not _nested(settings),
+    "block_trs": lambda settings: settings.significance == "permutation" and not _nested(settings),
+    "n_shifts": lambda settings: settings.significance == "shift",
+    "least_shift": lambda settings: settings.significance == "shift",
+}
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """Names of the settings that change nothing in this run, such as the layer without a language model."""
+    return [name for name, used in USED.items() if not used(settings)]
 
 
 def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
@@ -40,7 +72,7 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
     ------
     ValueError
         A setting that does not exist, with those that do; an axis without values, or with one of them twice; an
-        axis of what only a language model has, such as its layers, in combinations without one.
+        axis of what has no effect in some combinations, such as layers without a language model.
     TypeError
         A base that is not a Settings, such as a mapping.
     """
@@ -54,7 +86,7 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
     found = []
     for combination in product(*axes.values()):
         chosen = dict(zip(axes, combination, strict=True))
-        _refuse_idle(replace(base, **chosen), [name for name in several if name in OF_LANGUAGE_MODELS])
+        _refuse_idle(replace(base, **chosen), several)
         if chosen.get("layer_idx") != "all":
             found.append(replace(base, **chosen))
             continue
@@ -64,12 +96,16 @@ def settings_grid(base: Settings, **axes: Any) -> list[Settings]:
 
 
 def _refuse_idle(settings: Settings, names: Sequence[str]) -> None:
-    """Refuse to vary settings of language models without one: all runs would be the same."""
-    if names and "language_model" not in settings.spaces:
-        raise ValueError(
-            f"settings_grid: {', '.join(names)} has no effect on {', '.join(map(str, settings.spaces))}, so these runs "
-            f"would be the same; leave it out, or make a grid for each modality and add the lists."
-        )
+    """Refuse to vary settings that have no effect: runs would be the same."""
+    idle = [name for name in without_effect(settings) if name in names]
+    if not idle:
+        return
+    split = "test stories" if settings.use_train_test_split else "nested cross-validation"
+    raise ValueError(
+        f"settings_grid: {', '.join(idle)} has no effect on {', '.join(map(str, settings.spaces))} with {split} and "
+        f"significance={settings.significance!r}, so these runs would be the same; leave it out, or make a grid for "
+        f"each modality or kind of run and add the lists."
+    )
 
 
 def _axis(name: str, values: Any) -> list[Any]:

@@ -20,6 +20,7 @@ from ..plots import (
     SCORE,
     axes_or_new,
     beside,
+    found_in_any,
     model_words,
     space_name,
     tidy,
@@ -162,11 +163,22 @@ def _title(results: Sequence[Result | SweepFailure], table: DataFrame, *, chosen
     words = [model_words(run) for run in runs]
     common = [word for word in words[0] if all(word in other for other in words)]
     n_voxels = int(table.drop_duplicates("subject")["n_voxels"].sum())
-    second = f"{n_voxels:,} voxels, {'chosen' if chosen else 'significant in at least one run'}"
+    second = f"{n_voxels:,} voxels, {'chosen' if chosen else _which_voxels(runs)}"
     failed = len(results) - len(runs)
     if failed:
         second += f"; {failed} failed run{'s' if failed > 1 else ''} left out"
     return ", ".join([who, *common]), second
+
+
+def _which_voxels(runs: Sequence[Result]) -> str:
+    """Which voxels are shown by default, by subject, and by what test."""
+    found = [
+        found_in_any([run for run in runs if run.subject == subject])
+        for subject in dict.fromkeys(run.subject for run in runs)
+    ]
+    if any(voxels is None for voxels, _ in found):
+        return "all; " + next(test for voxels, test in found if voxels is None)
+    return f"significant in at least one run ({'; '.join(dict.fromkeys(test for _, test in found))})"
 
 
 def plot_model_comparison(

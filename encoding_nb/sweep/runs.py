@@ -34,11 +34,15 @@ from .. import _files, _machine, _progress, features, pipeline, records
 from .._progress import Cancelled, Progress
 from .._validation import as_whole, describe, error_text
 from ..assembly import Assembly, assembly_digest, check_assembly
-from ..pipeline import Result
+from ..pipeline import Result, plan_shifts
 from ..settings import Settings, SettingsError, check_settings
+from .grid import without_effect
 from .tables import SweepFailure
 
 MOST_PROBLEMS = 10  # problems of settings that one error lists
+# settings on which it depends whether BOLD can be shifted
+OF_SHIFTS = ("n_shifts", "least_shift", "fir_delays", "trimming", "high_pass")
+OF_SHIFTS += ("use_train_test_split", "stories", "test_stories")
 _Run = tuple[Assembly, Settings]
 
 
@@ -90,7 +94,8 @@ def run_sweep(
     results_dir : folder, optional
         Each run is recorded there when it ends (`records.save_run`). A run that is recorded there already, with
         equal settings on equal data, is not run again: call `run_sweep` once more to continue a sweep that was
-        stopped. Data with a story that cannot be read cannot be recognised, so their runs are run again.
+        stopped. Data with a story that cannot be read cannot be recognised, so their runs are run again, as are runs of
+        nested cross-validation in records of older versions, whose scores meant something else.
     keep_predictions : bool
         Record predicted and measured time courses too, about 8 bytes per voxel and held-out row for each run; the
         results read them from the record. Needs `results_dir`.
@@ -103,8 +108,8 @@ def run_sweep(
     Returns
     -------
     list of Result, or SweepFailure in the place of a run that failed
-        Subject by subject, each in the order of the grid. A result holds scores, alphas and p-values, about 35
-        bytes per voxel; without `keep_predictions` its `predictions` and `measured` are empty.
+        Subject by subject, each in the order of the grid. A result holds scores, alphas and p-values, about 35 bytes
+        per voxel (50 with a shift test); without `keep_predictions` its `predictions` and `measured` are empty.
 
     Raises
     ------
@@ -210,10 +215,17 @@ def _listed(grid: Any) -> list[Settings]:
 def _check_runs(places: Mapping[_Run, list[int]], n_settings: int, memory: Any) -> tuple[int, int]:
     """Bytes of memory, and of temporary files, of the largest run; one SettingsError lists the problems of all runs."""
     problems: list[tuple[str, str]] = []
+    shifts: dict[tuple, SettingsError | None] = {}
     n_bytes, n_filed, free = 0, 0, _machine.free_memory()
     for (assembly, settings), (place, *_) in places.items():
         try:
             plan = pipeline.plan_run(assembly, settings, memory=memory)
+            if settings.significance == "shift":
+                key = (assembly, *(getattr(settings, name) for name in OF_SHIFTS))
+                if key not in shifts:
+                    shifts[key] = _problem_of_shifts(plan)
+                if shifts[key] is not None:
+                    raise shifts[key]
             needed = pipeline.bytes_needed(settings, plan.shape, {}, free=free)
             n_bytes = max(n_bytes, *needed.values())
             n_filed = max(n_filed, pipeline.file_bytes(plan.shape, free=free))
@@ -226,6 +238,17 @@ def _check_runs(places: Mapping[_Run, list[int]], n_settings: int, memory: Any) 
             sentences.append(f"{len(problems) - MOST_PROBLEMS} more runs have problems.")
         raise SettingsError(problems[0][0], "\n".join(sentences))
     return n_bytes, n_filed
+
+
+def _problem_of_shifts(plan: pipeline.Plan) -> SettingsError | None:
+    """Why BOLD cannot be shifted as the settings say; None where it can, or where it cannot be read."""
+    try:
+        plan_shifts(plan)
+    except SettingsError as error:
+        return error
+    except Exception:  # noqa: BLE001 - reading the data may raise anything, and the runs report it
+        return None
+    return None
 
 
 def _workers(n_jobs: int | None, n_bytes: int, n_filed: int, n_copied: int) -> tuple[Any, int, bool]:
@@ -311,25 +334,31 @@ def _recorded(runs: Sequence[_Run], results_dir: Path | None, keep_predictions: 
     for assembly in {assembly for assembly, _ in runs} if folders else ():
         with suppress(Exception):  # reading the data may raise anything, and the runs report it
             digests[assembly] = assembly_digest(assembly)
-    wanted = {(_meaning(run[1]), digests[run[0]]): run for run in runs if run[0] in digests}
-    found = {}
+    wanted: dict[tuple[str, str], list[_Run]] = {}
+    for run in runs:
+        if run[0] in digests:
+            wanted.setdefault((_meaning(run[1]), digests[run[0]]), []).append(run)
+    found: dict[_Run, Result] = {}
     for folder in folders:
         # of another version, or damaged: then it is run again, and list_runs reports it
         with suppress(records.RecordError):
             described = records.load_description(folder)
             settings = records.read_settings(folder, described)
-            run = wanted.get((_meaning(settings), described.get("DataDigest", "")))
-            if run is not None:
+            if described["SchemaVersion"] < records.FOLD_MEANS and not settings.use_train_test_split:
+                continue
+            own = wanted.get((_meaning(settings), described.get("DataDigest", "")), [])
+            if own:
                 result = records.load_run(folder)
                 if result.predictions or not keep_predictions:
-                    found[run] = _as_recorded(result, folder, keep_predictions)
+                    result = _as_recorded(result, folder, keep_predictions)
+                    found |= {run: replace(result, settings=run[1]) for run in own}
     return found
 
 
 def _meaning(settings: Settings) -> str:
-    """Settings as JSON, equal for those of equal runs: a default grid written out, bins of word rate where it is."""
-    bins = settings.word_rate_bins if "wordrate" in settings.spaces else Settings.word_rate_bins
-    return replace(settings, alphas=settings.alpha_grid, word_rate_bins=bins).to_json()
+    """Settings as JSON, equal for those of equal runs: a default grid written out, defaults for what has no effect."""
+    usual = {name: getattr(Settings, name) for name in without_effect(settings)}
+    return replace(settings, alphas=settings.alpha_grid, **usual).to_json()
 
 
 def _as_recorded(result: Result, folder: Path, keep_predictions: bool) -> Result:
@@ -481,7 +510,7 @@ class _Tally:
         self.raised: Exception | None = None
         self._places, self._show, self._n_failed = places, show, 0
         self._n_runs = sum(map(len, places.values()))
-        self._ceilings: dict[tuple, dict[str, Any]] = {}
+        self._ceilings: dict[tuple, Result] = {}
 
     def at(self, stage: str, done: float, total: int | None = None, detail: str = "", **ended: Any) -> None:
         """Report a step: `done` of `total` of a stage, by default of all runs; `ended` names the run that has ended."""
@@ -500,16 +529,25 @@ class _Tally:
 
     def ended(self, run: _Run, result: Result | SweepFailure) -> None:
         """Keep a result, and report a step for each of its places in the list."""
-        assembly, settings = run
+        assembly = run[0]
         if isinstance(result, Result):
-            # noise ceilings, which equal those of other results, are kept once
-            same = (assembly, settings.trimming, settings.use_train_test_split, *result.story_scores)
-            ceilings = {name: getattr(result, name) for name in ("noise_ceiling", "story_noise_ceiling")}
-            result = replace(result, rois=assembly.rois, **self._ceilings.setdefault(same, ceilings))
+            result = replace(result, rois=assembly.rois)
+            if result.noise_ceiling is not None:
+                result = self._with_shared_ceilings(assembly, result)
         for place in self._places[run]:
             self.found[place] = result
             self._n_failed += isinstance(result, SweepFailure)
             self.at("fits", len(self.found), detail=assembly.subject, number=place, result=result)
+
+    def _with_shared_ceilings(self, assembly: Assembly, result: Result) -> Result:
+        """The result with the noise ceilings of an earlier result that equal its own, so that they are kept once."""
+        settings = result.settings
+        rows = (settings.trimming, settings.high_pass, settings.use_train_test_split, *result.story_scores)
+        known = self._ceilings.setdefault((assembly, *rows), result)
+        if not np.array_equal(known.noise_ceiling, result.noise_ceiling, equal_nan=True):
+            return result  # that of a record of before, perhaps, which was of repeats that were not z-scored
+        ceilings = {name: getattr(known, name) for name in ("noise_ceiling", "story_noise_ceiling")}
+        return replace(result, **ceilings)
 
 
 @contextmanager

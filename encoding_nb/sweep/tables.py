@@ -11,7 +11,7 @@ import numpy as np
 from .._validation import describe
 from ..assembly import Array
 from ..pipeline import Result
-from ..plots import chosen_voxels
+from ..plots import chosen_voxels, found_in_any
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ class SweepFailure:
 def sweep_table(results: Sequence[Result | SweepFailure]) -> DataFrame:
     """A row per run: subject, the settings that vary, the summary metrics, and the error if it failed.
 
-    Settings that hold several values are texts; where the stories vary, `n_stories` counts those trained on. A
-    column `record` names the run's folder, where there is one.
+    Settings that hold several values are texts; where the stories vary, `n_stories` counts those trained on. The column
+    `test` says by what voxels count as significant, or why a run is not tested: its number of significant voxels is NaN
+    then. A column `record` names the run's folder, where there is one.
 
     Raises
     ------
@@ -63,6 +64,7 @@ def sweep_table(results: Sequence[Result | SweepFailure]) -> DataFrame:
             rows.append(row | {"problem": result.error})
             continue
         row |= {name: value for name, value in result.metrics.items() if "/" not in name}  # not by region
+        row["test"] = result.test_name
         row["seconds"] = sum(result.provenance.get("seconds", {}).values())
         rows.append(row | {"record": result.provenance.get("record", ""), "problem": ""})
     frame = DataFrame(rows)
@@ -125,7 +127,7 @@ def curve_table(
     x : a setting, such as "layer_idx", or "n_stories", the number of training stories
     by : the setting with a line for each of its values, or None for a single line
     voxels : bool array (n_voxels,), or {subject: array}; by default the voxels of each subject that are
-        significant in at least one of its results
+        significant in at least one of its results, or all if any of them is not tested
 
     Returns
     -------
@@ -221,5 +223,7 @@ def shown_voxels(runs: Sequence[Result], subject: str, voxels: Array | Mapping[s
     if isinstance(voxels, Mapping):
         voxels = voxels.get(subject)
     if voxels is None:
-        voxels = np.any([run.significant for run in own], axis=0)
+        voxels = found_in_any(own)[0]
+    if voxels is None:
+        voxels = np.ones(sizes[0], bool)
     return chosen_voxels(voxels, sizes[0], f"such as rois['AC'] of a result of {subject}")

@@ -85,9 +85,9 @@ function render({ model, el }) {
   }
 
   function describe(voxel) {
-    const { significant } = facts();
+    const { significant, verdicts } = facts();
     const parts = rows.map(({ name, values }) => `${name} ${number(values[voxel])}`);
-    if (significant && significant.byteLength) parts.push(new Uint8Array(bytesOf(significant))[voxel] ? "significant" : "not significant");
+    if (significant && significant.byteLength) parts.push(verdicts[new Uint8Array(bytesOf(significant))[voxel]]);
     return `${nameOf(voxel)}: ${parts.join(", ")}`;
   }
 

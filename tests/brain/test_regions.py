@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import nibabel
 import numpy as np
@@ -22,9 +22,13 @@ class Result:
     """What the tables read of a pipeline.Result."""
 
     scores: np.ndarray
-    significant: np.ndarray
+    significant: np.ndarray | None
     surface: Surface | None = None
     rois: dict = field(default_factory=dict)
+    noise_ceiling: np.ndarray | None = None
+    chance_ceiling: float | None = None
+    test_name: str = "permutation test"
+    subject: str = "S1"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,33 @@ def test_own_masks_and_other_values(result):
     table = regions.roi_table(result, {"first": mask}, values=np.arange(len(mask)))
     assert table.loc["first", "mean"] == 24.5 and table.loc["first", "count"] == 50
     assert table.loc["first", "significant"] == result.significant[:50].sum()
+
+
+def test_a_table_of_a_run_without_a_test_has_no_significant_voxels(result):
+    why = 'not tested: nested cross-validation needs significance="shift"'
+    table = regions.roi_table(replace(result, significant=None, test_name=why))
+    assert list(table.columns) == ["mean", "median", "count"] and table.columns.name == "not tested"
+    tested = regions.roi_table(replace(result, test_name="parametric test, assumes white noise"))
+    assert "assumes white noise" in str(tested) and "assumes white noise" in tested.to_html()
+    pd.testing.assert_frame_equal(table, tested[["mean", "median", "count"]], check_names=False)
+    metrics = regions.roi_metrics(replace(result, significant=None))
+    assert set(metrics) == {name for name in regions.roi_metrics(result) if "significant" not in name}
+
+
+def test_a_table_of_ceilings_and_shares_counts_ceilings_above_chance(result):
+    ceiling = np.linspace(0, 0.9, len(result.scores))
+    heard = replace(result, noise_ceiling=ceiling, chance_ceiling=0.4)
+    masks = {"all": np.ones(len(ceiling), bool), "low": ceiling < 0.3}
+    table = regions.roi_table(heard, masks, values="ceiling")
+    assert table.loc["all", "mean"] == pytest.approx(0.45)
+    assert table["above_chance"].to_dict() == {"all": (ceiling >= 0.4).sum(), "low": 0}
+    shares = regions.roi_table(heard, masks, values="share")
+    expected = np.nanmedian((heard.scores / ceiling)[ceiling >= 0.4])
+    assert shares.loc["all", "median"] == pytest.approx(expected)
+    assert np.isnan(shares.loc["low", "median"]) and shares.loc["all", "count"] == len(ceiling)
+    assert shares.loc["all", "significant"] == result.significant.sum()
+    with pytest.raises(ValueError, match="S1: no noise ceiling, because no held-out story has repeats"):
+        regions.roi_table(result, values="share")
 
 
 def test_metrics_are_the_table_in_flat_numbers(result):

@@ -20,9 +20,21 @@ SLOW = 600_000  # ms; the machine may be busy with other things
 folders = itertools.count()
 
 
-def small_panel(open_notebook, *, more_cells=(), **options):
+WITH_EXTRAS = """
+import numpy as np
+from dataclasses import replace
+stories = {}
+for name, story in assembly.stories.items():
+    stories[name] = replace(story, extras={"motion": np.ones(story.n_trs), "sound": np.ones(story.n_trs)})
+assembly = replace(assembly, stories=stories)
+"""
+
+
+def small_panel(open_notebook, *, more_cells=(), extras=False, **options):
     """A page with a panel on three stories and a tiny model, shown and ready; its results folder is its own."""
     cell = SMALL_PANEL.format(stories=STORIES, results=f"results{next(folders)}", model=str(TINY_MODEL))
+    if extras:
+        cell = cell.replace("settings = ", f"{WITH_EXTRAS}settings = ", 1)
     page = open_notebook(cells=[cell, *more_cells], **options)
     show_panel(page)
     return page

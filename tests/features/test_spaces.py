@@ -5,10 +5,12 @@ import pickle
 import shutil
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from encoding_nb._progress import Cancelled
 from encoding_nb.assembly import Story, Words
@@ -17,10 +19,14 @@ from encoding_nb.features import (
     FEATURE_SPACES,
     ActivationSpec,
     FeatureSpec,
+    extra_features,
+    extras_width,
     file_embeddings,
     is_cached,
     joined_features,
     layer_activations,
+    position_features,
+    time_features,
     token_embeddings,
     word_rate,
 )
@@ -134,7 +140,7 @@ def test_what_a_progress_function_raises_is_no_failure_of_the_story(stories, spa
     [
         (
             FeatureSpec("phonemes"),
-            "modality must be one of language_model, wordrate, embeddings; got 'phonemes'",
+            "modality must be one of language_model, wordrate, embeddings, position, time, extras; got 'phonemes'",
         ),
         (FeatureSpec(), "storya: a language model's features need"),
         (FeatureSpec("embeddings"), "storya: embeddings need"),
@@ -171,7 +177,54 @@ def test_a_models_embedding_needs_the_model_and_a_file_does_not(stories, tmp_pat
 
 
 def test_every_space_is_ready_to_be_named():
-    assert set(FEATURE_SPACES) == {"language_model", "wordrate", "embeddings"}
+    words = {"language_model", "wordrate", "embeddings"}
+    assert set(FEATURE_SPACES) == words | {"position", "time", "extras"}
+
+
+# ---------------------------------------------------------------------- controls on the TR grid
+
+
+def test_position_counts_rows_and_marks_the_first_30_s():
+    tr_times = 10.0 + 1.5 * np.arange(50)
+    found = position_features(tr_times)
+    np.testing.assert_array_equal(found[:, 0], np.arange(50))
+    np.testing.assert_allclose(found[:, 1], [np.log(1 + i) for i in range(50)], rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 2], [1.0] * 20 + [0.0] * 30)
+
+
+def test_time_is_a_smoothed_identity_that_all_stories_share():
+    found = time_features(30, 40, sigma=2.0)
+    kernel = gaussian_filter1d(np.eye(90), 2.0, axis=0, truncate=8)[30:60, 30:70]
+    np.testing.assert_allclose(found / found[10, 10], kernel / kernel[10, 10], atol=1e-6)
+    np.testing.assert_array_equal(found[:20], time_features(20, 40, sigma=2.0))
+
+
+def test_extras_are_the_arrays_that_came_with_the_data(stories):
+    story = stories["storya"]
+    motion, sound = np.random.default_rng(0).normal(size=(story.n_trs, 6)), np.arange(story.n_trs)
+    with_extras = replace(story, extras={"motion": motion, "sound": sound, "notes": "as they came"})
+    found = story_features(with_extras, FeatureSpec("extras", extras=("sound", "motion"), delayed=False))
+    np.testing.assert_allclose(found, np.column_stack([sound, motion]), rtol=1e-6)
+    assert extras_width(with_extras, ("sound", "motion")) == 7
+
+
+@pytest.mark.parametrize(
+    ("extras", "says"),
+    [
+        ({"motion": 1}, "storya: expected 'sound' in its extras, got motion"),
+        ({}, "storya: expected 'sound' in its extras, got no arrays"),
+        ({"sound": "loud"}, "storya: expected the extras 'sound' as numbers"),
+        ({"sound": 3.0}, r"\(rows,\) or \(rows, columns\), got float64 of shape \(\)"),
+        ({"sound": np.zeros((4, 2, 2))}, r"got float64 of shape \(4, 2, 2\)"),
+        (
+            {"sound": np.zeros(7)},
+            r"storya: expected \d+ rows in the extras 'sound', one for each TR time, got 7",
+        ),
+    ],
+)
+def test_extras_that_do_not_fit_are_refused(stories, extras, says):
+    with pytest.raises(ValueError, match=says):
+        extra_features(replace(stories["storya"], extras=extras), ("sound",))
 
 
 # ---------------------------------------------------------------------- static embeddings

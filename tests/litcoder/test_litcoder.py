@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from joblib import Memory
+from scipy.stats import t
 
 from encoding_nb import ridge
 from encoding_nb.assembly import Assembly, Story, Words
@@ -93,6 +94,11 @@ def trainer(assembly, *extractors, **changes):
         "progress": False,
     }
     return AbstractTrainer(**{**arguments, **changes})
+
+
+def pearson_pvalue(r, n):
+    """Two-sided, by Student's t with n - 2 degrees of freedom."""
+    return 2 * t.sf(np.abs(r) * np.sqrt((n - 2) / (1 - r**2)), n - 2)
 
 
 def assert_golden(metrics, expected, tolerance):
@@ -377,6 +383,25 @@ def test_cross_validation_averages_the_outer_folds():
         NestedCVModel().fit_predict(X, Y, folds=outer)
     with pytest.raises(ValueError, match="together"):
         NestedCVModel().fit_predict(X, Y, X_test=X)
+
+
+def test_cross_validation_z_scores_by_all_training_rows_whatever_the_groups():
+    """LITcoder's normalize_features and normalize_targets know no stories; groups only make its folds."""
+    rng = np.random.default_rng(2)
+    groups = np.repeat([0, 1, 2, 3], 40)
+    X = rng.standard_normal((160, 4)) * (1 + groups[:, None]) + groups[:, None]
+    Y = X @ rng.standard_normal((4, 3)) + rng.standard_normal((160, 3))
+    options = {"folding_type": "group", "n_outer_folds": 4, "n_inner_folds": 3, "alphas": [3.0]}
+    options |= {"normalize_features": True, "normalize_targets": True, "groups": groups}
+    found, _, _ = NestedCVModel().fit_predict(X, Y, normalpha=False, **options)
+    by_hand = []
+    for group in range(4):
+        train, test = groups != group, groups == group
+        z, Z = ((part[train] - part[train].mean(0)) / part[train].std(0) for part in (X, Y))
+        W = np.linalg.solve(z.T @ z + 9 * np.eye(4), z.T @ Z)
+        Z_hat = (X[test] - X[train].mean(0)) / X[train].std(0) @ W
+        by_hand.append([np.corrcoef(Y[test, v], Z_hat[:, v])[0, 1] for v in range(3)])
+    np.testing.assert_allclose(found["correlations"], np.mean(by_hand, axis=0), atol=1e-5)
 
 
 def test_a_large_singcutoff_is_refused_and_a_small_one_changes_nothing(plain):
@@ -750,10 +775,24 @@ def test_two_feature_spaces_and_cross_validation(plain, cache, tmp_path):
         made = trainer(plain, *spaces, use_train_test_split=False, run_name="both", results_dir=tmp_path)
     assert made.settings.modality == "language_model" and made.settings.joined_with == ("wordrate",)
     metrics = made.train(alphas=[0.1, 1.0], n_outer_folds=3, n_inner_folds=3)
-    assert set(made.result.story_scores) == set(STORIES) and len(metrics["best_alphas"]) == 80
+    result = made.result
+    assert set(result.story_scores) == set(STORIES) and len(metrics["best_alphas"]) == 80
+    assert result.test_name == "parametric test, assumes white noise"
+    # LITcoder's outer folds are of the type of its inner ones, without a gap
+    assert result.settings.outer_folds_of(len(STORIES)) == ("chunked", 3, 0.0)
+    folds = np.concatenate(list(result.row_folds.values()))
+    outer = ridge.make_folds(
+        len(folds), n_folds=3, groups=np.repeat(range(5), [len(r) for r in result.row_folds.values()])
+    )
+    for number, fold in enumerate(outer):
+        np.testing.assert_array_equal(np.flatnonzero(folds == number), fold.test)
+    # its score is the mean over the folds, its p-values are two-sided and assume white noise
+    found = result.scores[len(CONSTANT) :]
+    np.testing.assert_allclose(metrics["correlations"][len(CONSTANT) :], found)
+    np.testing.assert_allclose(metrics["p_values"][len(CONSTANT) :], pearson_pvalue(found, len(folds)))
     assert metrics["median_score"] == pytest.approx(np.median(metrics["correlations"]))
     assert list(list_runs(tmp_path)["name"]) == ["both"]
-    with pytest.raises(ValueError, match="z-scored one by one"):
+    with pytest.raises(ValueError, match="each outer fold z-scores stories one by one"):
         made.train(normalize_features=True)
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 from encoding_nb import brain
 from encoding_nb.panel import brain_view
 from encoding_nb.panel.click_map import BrainView
+from encoding_nb.pipeline import Result
+from encoding_nb.settings import Settings
 from encoding_nb.web import WEB, areas_of
-
-from ..plots.test_plots import make_result
 
 DEMO = brain.SHIPPED
 STORIES = ("one", "two")
@@ -27,10 +27,11 @@ def make_mapped(seed=0):
     n = brain.voxel_count(DEMO)
     scores = {story: rng.uniform(-0.2, 0.8, n) for story in STORIES}
     series = {story: rng.normal(size=(30, n)).astype(np.float32) for story in STORIES}
-    return replace(
-        make_result(),
+    return Result(
+        settings=Settings(),
         scores=sum(scores.values()) / 2,
         story_scores=scores,
+        pvalues=np.where(scores["one"] > 0.5, 1e-6, 0.5),
         significant=scores["one"] > 0.5,
         best_alphas=np.vstack([np.full(n, 10.0), np.full(n, 1000.0)]),
         noise_ceiling=rng.random(n),
@@ -39,6 +40,10 @@ def make_mapped(seed=0):
         row_times={story: 2.0 * np.arange(30) for story in STORIES},
         rois={name: brain.roi_masks(DEMO)[name] for name in ("AC", "V1")},
         surface=DEMO,
+        metrics={},
+        provenance={},
+        subject="S1",
+        simulated=True,
     )
 
 
@@ -139,14 +144,14 @@ def test_threshold_and_colour_range_redraw(view, result):
     np.testing.assert_array_equal(picture(view), before)
     view.vmax = 0.3
     assert view._scale["high"] == 0.3 and (picture(view) != before).any()
-    assert view._scale["note"] == "faded: not significant"
+    assert view._scale["note"] == "faded: not significant (permutation test)"
     view.vmin = 0.5  # does not fit to the other end, which then counts as not given, and the map says so
     assert view._scale["low"] == 0.5 < view._scale["high"]
     assert view._scale["note"].startswith(
         "the colours cannot go from 0.5 to 0.3: the upper end is taken from the data"
     )
     view.vmax = 0.7
-    assert view._scale["note"] == "faded: not significant" and view._scale["high"] == 0.7
+    assert view._scale["note"] == "faded: not significant (permutation test)" and view._scale["high"] == 0.7
     view.threshold = 5.0
     assert view._scale["note"] == "no value reaches the threshold of 5"
 

@@ -21,6 +21,7 @@ from encoding_nb.panel.fields import (
     write_alphas,
     write_number,
 )
+from encoding_nb.pipeline import check
 from encoding_nb.ridge import huth_alphas
 from encoding_nb.settings import Settings, SettingsError
 
@@ -44,6 +45,7 @@ UNUSUAL = Settings(
     modality="wordrate",
     joined_with=("language_model", "embeddings"),
     model_name=str(TINY_MODEL),
+    weights="untrained",
     layer_idx=3,
     last_token=False,
     first_token="none",
@@ -54,17 +56,23 @@ UNUSUAL = Settings(
     use_stored_contexts=True,
     embedding="vectors.txt",
     word_rate_bins="litcoder",
+    time_sigma=1.5,
+    extras=("motion", "a, b"),
+    delay_extras=True,
     downsample_method="sinc",
     downsample_window=4,
     cutoff_mult=0.5,
     fir_delays=(0, 2, 5),
     trimming=TRIM,
+    high_pass=128.5,
     use_train_test_split=False,
     stories=("storya", "storyb"),
     test_stories=("storyb",),
     folding_type="group",
     n_inner_folds=3,
+    outer_folding_type="kfold_trimmed",
     n_outer_folds=4,
+    outer_gap=0.0,
     chunk_length=7,
     alphas=(1.0, 30.0),
     single_alpha=True,
@@ -73,9 +81,11 @@ UNUSUAL = Settings(
     prediction_floor=1e-8,
     fdr_q=0.01,
     alternative="two-sided",
-    significance="parametric" if Settings().significance == "permutation" else "permutation",
+    significance="shift",
     n_permutations=50,
     block_trs=4,
+    n_shifts=29,
+    least_shift=12.5,
     seed=3,
     device="cpu",
 )
@@ -138,7 +148,96 @@ def test_what_has_no_effect_is_grey(controls):
     box(controls, "downsample_method").value = "rect"
     controls.adapt()
     assert all(disabled("layer_idx", "lookback", "context_type", "downsample_window", "cutoff_mult"))
-    assert not any(disabled("n_outer_folds", "block_trs"))
+    assert not any(disabled("n_outer_folds", "outer_gap", "outer_folding_type"))
+    assert all(disabled("n_permutations", "block_trs")), "nested cross-validation is not permuted"
+    box(controls, "use_train_test_split").value = True
+    controls.adapt()
+    assert not any(disabled("n_permutations", "block_trs"))
+    box(controls, "significance").value = "shift"
+    controls.adapt()
+    assert disabled("n_shifts", "least_shift", "n_permutations") == [False, False, True]
+
+
+def test_what_has_no_effect_is_out_of_sight(controls):
+    def shown(*names):
+        return [controls.fields[name].layout.display != "none" for name in names]
+
+    outer, shift = ("outer_folding_type", "n_outer_folds", "outer_gap"), ("n_shifts", "least_shift")
+    others = ("time_sigma", "extras", "delay_extras")
+    assert not any(shown(*outer, *shift, *others))
+    controls.show(replace(UNUSUAL, joined_with=("time", "extras")))
+    controls.adapt()
+    assert all(shown(*outer, *shift, *others))
+
+
+def test_what_is_out_of_sight_does_not_keep_fit_off(controls, assembly):  # noqa: F811
+    box(controls, "use_train_test_split").value = False
+    box(controls, "significance").value = "shift"
+    for name, typed in (("outer_gap", "-5"), ("least_shift", "-5"), ("n_shifts", "1")):
+        box(controls, name).value = typed
+        assert name in check(assembly, controls.read()[0])
+    box(controls, "use_train_test_split").value = True
+    box(controls, "significance").value = "permutation"
+    problems = check(assembly, controls.read()[0])
+    assert not problems.keys() & {"outer_gap", "least_shift", "n_shifts"}
+
+
+def test_nested_permutations_give_no_pvalues_and_the_panel_shows_it(controls):
+    note = controls.fields["significance"]
+    box(controls, "significance").value = "permutation"
+    for nested, expected in (
+        (True, "No p-values: nested cross-validation needs the shift test"),
+        (False, ""),
+    ):
+        box(controls, "use_train_test_split").value = not nested
+        controls.adapt()
+        assert (expected in texts(note)) and (bool(expected) or texts(note) == "")
+    box(controls, "use_train_test_split").value = False
+    box(controls, "significance").value = "shift"
+    controls.adapt()
+    assert texts(note) == ""
+    labels = dict(box(controls, "significance").options)
+    assert labels["shift test (refits)"] == "shift"
+    assert labels["parametric test (assumes white noise)"] == "parametric"
+
+
+def test_the_outer_folds_are_described(controls):
+    box(controls, "use_train_test_split").value = False
+    controls.adapt()
+    assert "4 folds: whole stories" in texts(controls.fields["outer_folding_type"])
+    controls.stories.lists["stories"].value = ("storya",)
+    controls.adapt()
+    found = texts(controls.fields["outer_folding_type"])
+    assert "5 folds: contiguous parts of the recording, 80 s on both sides not trained on" in found
+    box(controls, "outer_gap").value = "0"
+    controls.adapt()
+    assert "not trained on" not in texts(controls.fields["outer_folding_type"])
+    # the default's own value is no change
+    before = controls.settings
+    box(controls, "outer_folding_type").value = "kfold"
+    assert controls.changed_since(before) == []
+    box(controls, "outer_folding_type").value = "timeseries"
+    assert controls.changed_since(before) == ["outer_folding_type"]
+
+
+def test_extras_are_those_of_the_data(assembly):  # noqa: F811
+    stories = {
+        name: replace(story, extras={"motion": np.ones(story.n_trs), "sound": np.ones(story.n_trs)})
+        for name, story in assembly.stories.items()
+    }
+    with_extras = replace(assembly, stories=stories)
+    made = Controls(assembly, Settings(), lambda: None, lambda *_: None, ModelLookup(lambda: None))
+    made.adapt()
+    assert made.extras.names.options == () and made.spaces.boxes["extras"].disabled
+    made.use(with_extras)
+    made.adapt()
+    assert made.extras.names.options == ("motion", "sound") and not made.spaces.boxes["extras"].disabled
+    made.spaces.boxes["extras"].value = True
+    assert "at least one array of the data's extras, got none" in made.read()[1]["extras"]
+    made.extras.names.value = ("sound",)
+    assert made.settings.extras == ("sound",) and "extras" not in check(with_extras, made.settings)
+    made.use(assembly)  # what these data lack is a problem, and is not dropped
+    assert made.settings.extras == ("sound",) and "sound" in check(assembly, made.settings)["extras"]
 
 
 def test_what_is_grey_does_not_keep_fit_off(controls):

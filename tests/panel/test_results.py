@@ -77,11 +77,13 @@ def test_regions(result):  # noqa: F811
 def test_brain_shows_scores_ceiling_and_alphas(panel):
     tab = panel.results.brain
     assert tab.view.result is panel.result
-    assert list(tab.values.options) == ["score", "noise ceiling", "chosen alpha"]
+    assert list(tab.values.options) == ["score", "noise ceiling", "share of the ceiling", "chosen alpha"]
     before = tab.view._picture
     tab.values.value = "noise ceiling"
     assert tab.drawn(30) and tab.view._picture != before
-    panel.session.best = BestLayer(np.array([1.0, np.nan, 2.0]), (0, 1, 2), MODEL, panel.assembly)
+    panel.session.best = BestLayer(
+        np.array([1.0, np.nan, 2.0]), (0, 1, 2), MODEL, panel.assembly, "permutation test"
+    )
     tab.swept()
     tab.values.value = "best layer"
     assert tab.drawn(30) and "layer" in tab.view._scale["units"]
@@ -119,7 +121,7 @@ def test_the_scores_are_on_the_map_before_their_permutation_test(panel, monkeypa
     panel.fit()
     assert panel.join(60) and tab.drawn(30)
     scores, on_map, note, facts = seen[0]
-    assert on_map is scores and "the permutation test is running" in note
+    assert on_map is scores and "the test of this run is running" in note
     assert [row["name"] for row in facts["rows"]] == ["r"] and facts["significant"] == b"", "of no other run"
     assert panel.result is not first and tab.view.result is panel.result
     np.testing.assert_array_equal(panel.result.scores, scores)

@@ -20,7 +20,7 @@ from ..pipeline.test_runs import assembly, result  # noqa: F401 - fixtures
 def session(assembly, result):  # noqa: F811
     """A fit, after which other data were opened."""
     made = Session(assembly)
-    for kind, value in (("fit", result), ("open", replace(assembly, tr=3.0))):
+    for kind, value in (("fit", result), ("open", replace(assembly, subject="T"))):
         made.start(kind, lambda tell, value=value: value)
         assert made.join(10)
     return made

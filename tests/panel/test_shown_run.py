@@ -141,7 +141,7 @@ def test_during_a_fit_the_former_run_is_named_and_then_the_preview(panel, monkey
     shown = panel.results.shown.value
     go_on.set()
     assert panel.join(20)
-    assert shown == "Shown: tiny-gpt2, layer 0, lookback 8, before its permutation test."
+    assert shown == "Shown: tiny-gpt2, layer 0, lookback 8, before its test of significance."
     assert panel.results.shown.value == "Shown: tiny-gpt2, layer 0, lookback 8."
 
 

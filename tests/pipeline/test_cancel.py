@@ -124,7 +124,7 @@ def test_an_extraction_cancelled_at_any_step_keeps_what_is_finished_and_no_half_
 def test_a_run_with_features_cancelled_at_any_step_keeps_whole_stories_only(demo, tmp_path):
     train, test = list(demo.stories)[:2]
     settings = Settings(
-        stories=(train, test), test_stories=(test,), layer_idx=1, lookback=4, n_permutations=10
+        stories=(train, test), test_stories=(test,), layer_idx=1, lookback=4, significance="parametric"
     )
     every: list = []
     expected = run(demo, settings, memory=Memory(tmp_path / "whole", verbose=0), progress=every.append)

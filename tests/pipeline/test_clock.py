@@ -7,7 +7,7 @@ import pytest
 from joblib import Memory
 
 from encoding_nb.features import FEATURE_SPACES, FeatureSpec, joined_features
-from encoding_nb.pipeline import clock, plan_run, runs
+from encoding_nb.pipeline import clock, matrices, plan_run
 
 from .test_runs import RATE, TRIM, assembly  # noqa: F401 - a fixture
 
@@ -61,7 +61,7 @@ def test_the_words_of_a_joined_run_are_those_that_the_model_has_read(assembly, m
 
     monkeypatch.setitem(FEATURE_SPACES, "language_model", model)
     seen = []
-    runs.story_features(plan, clock.Clock(seen.append, dict.fromkeys(clock.STAGES, 1.0)))
+    matrices.story_features(plan, clock.Clock(seen.append, dict.fromkeys(clock.STAGES, 1.0)))
     done = [step.done for step in seen]
     assert done == sorted(done) and done[-1] == seen[-1].total
     total, rate = seen[-1].total, seen[-1].total / now[0]

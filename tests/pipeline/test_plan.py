@@ -69,7 +69,7 @@ REFUSED = [
     ({"seed": -1}, "whole number of 0 or more, got -1"),
     ({"seed": "x"}, "got 'x'"),
     ({"seed": 1.5}, "got 1.5"),
-    ({"n_permutations": 10.5}, "whole number of 1 or more, got 10.5"),
+    ({"n_permutations": 10.5}, "whole number of 19 or more, got 10.5"),
     ({"n_permutations": "x"}, "got 'x'"),
     ({"block_trs": 2.5}, "got 2.5"),
     ({"block_trs": 19}, "55 held-out rows in blocks of 19 TRs make 3; choose a block of at most 18 TRs"),
@@ -101,11 +101,59 @@ REFUSED = [
     ({"joined_with": None}, "feature spaces among .* got None"),
     ({**NESTED, "n_outer_folds": 0}, "whole number of 2 or more, got 0", "n_outer_folds"),
     ({**NESTED, "n_outer_folds": 1}, "got 1", "n_outer_folds"),
-    ({**NESTED, "n_outer_folds": 100000}, "100000 folds need at least 200000 rows, got 240", "n_outer_folds"),
+    (
+        {**NESTED, "outer_folding_type": "kfold", "n_outer_folds": 100000},
+        "100000 folds need at least 200000 rows, got 240",
+        "n_outer_folds",
+    ),
+    (
+        {**NESTED, "outer_folding_type": "halves"},
+        "None or one of chunked, .*, got 'halves'",
+        "outer_folding_type",
+    ),
+    ({**NESTED, "outer_gap": -1.0}, "seconds of 0 or more, or None, got -1.0", "outer_gap"),
+    (
+        {**NESTED, "outer_folding_type": "kfold", "stories": ("storya",), "n_inner_folds": 3},
+        r"leaves a fold 0 of 60 rows to train on: use a shorter gap",
+        "outer_gap",
+    ),
+    (
+        {**NESTED, "outer_folding_type": "kfold", "stories": ("storya",), "outer_gap": 44.0},
+        r"Expected 10 rows or more to train on in each outer fold, got 4 of 60, since 44 s \(22 rows\) on both sides",
+        "outer_gap",
+    ),
+    (
+        {
+            **NESTED,
+            "outer_folding_type": "kfold",
+            "stories": ("storya",),
+            "outer_gap": 30.0,
+            "chunk_length": 20,
+        },
+        r"Inner folds within outer fold . of 5, which leaves out 30 s on both sides .* \(outer_gap\): "
+        r"18 rows make 1 chunks, too few for 5 folds",
+        "chunk_length",
+    ),
+    ({"high_pass": 0.0}, "a period in seconds above 0, or None, got 0.0; the usual value is 128"),
+    ({"high_pass": 111.0}, "shorter than every story, got 111 s where storyz keeps 55 rows, 110 s"),
+    ({"modality": "extras"}, r"names of arrays in Story.extras, each once, got \(\)", "extras"),
+    (
+        {"modality": "extras", "extras": "motion"},
+        "storya: expected 'motion' in its extras, got no arrays",
+        "extras",
+    ),
+    ({"modality": "time", "time_sigma": 0.0}, "a number of TRs above 0, got 0.0", "time_sigma"),
+    ({"weights": "random"}, "one of trained, untrained, got 'random'", "weights"),
+    ({"significance": "shift", "n_shifts": 5}, "whole number of 19 or more, got 5", "n_shifts"),
+    (
+        {"significance": "shift", "least_shift": -3.0},
+        "a number of seconds above 0, or None, got -3.0",
+        "least_shift",
+    ),
     ({**NESTED, "n_outer_folds": "5"}, "got '5'", "n_outer_folds"),
     (
         {**NESTED, "folding_type": "kfold", "n_outer_folds": 2, "n_inner_folds": 100},
-        "Inner folds within outer fold 1 of 2: 100 folds need at least 200 rows, got 120",
+        "Inner folds within outer fold . of 2: 100 folds need at least 200 rows, got 120",
         "n_inner_folds",
     ),
     (
@@ -114,11 +162,10 @@ REFUSED = [
         "n_inner_folds",
     ),
     (
-        {**NESTED, "folding_type": "group", "n_outer_folds": 5},
+        {**NESTED, "outer_folding_type": "group", "n_outer_folds": 5},
         "4 groups are too few for 5 folds",
         "n_outer_folds",
     ),
-    ({**NESTED, "block_trs": 90}, "240 held-out rows in blocks of 90 TRs make 3", "block_trs"),
     ({**NESTED, "stories": ()}, "There is no story to fit", "stories"),
 ]
 
@@ -269,12 +316,18 @@ def test_numbers_of_numpy_and_paths_go_through_json():
 def test_folds_are_those_of_make_folds(assembly):
     def same(found, expected):
         assert [f.test.tolist() for f in found] == [f.test.tolist() for f in expected]
+        assert [f.train.tolist() for f in found] == [f.train.tolist() for f in expected]
 
     settings = replace(FITS, n_inner_folds=3, n_outer_folds=4, seed=7)
     plan = plan_run(assembly, replace(settings, stories=("storya", "storyb"), test_stories=("storyz",)))
     assert plan.groups.tolist() == [0] * 60 + [1] * 60 and not plan.outer_folds
     same(plan.inner_folds[0], make_folds(120, n_folds=3, chunk_length=5, groups=plan.groups, seed=7))
     plan = plan_run(assembly, replace(settings, **NESTED))
+    same(plan.outer_folds, make_folds(240, folding_type="group", n_folds=4, groups=plan.groups))
+    assert len(plan_run(assembly, replace(settings, **NESTED, n_outer_folds=9)).outer_folds) == 4  # stories
+    one = plan_run(assembly, replace(settings, **NESTED, stories="storya", outer_gap=20.0))
+    same(one.outer_folds, make_folds(60, folding_type="kfold", n_folds=4, gap=10))
+    plan = plan_run(assembly, replace(settings, **NESTED, outer_folding_type="chunked"))
     same(plan.outer_folds, make_folds(240, n_folds=4, chunk_length=5, groups=plan.groups, seed=7))
     for outer, inner in zip(plan.outer_folds, plan.inner_folds, strict=True):
         groups = plan.groups[outer.train]
@@ -302,7 +355,15 @@ def test_a_plan_raises_what_check_finds_and_check_looks_at_the_smallest_outer_fo
     assert raised.value.field == next(iter(check(assembly, several))) and len(check(assembly, several)) > 1
     made, true = [], ridge.make_folds
     monkeypatch.setattr(ridge, "make_folds", lambda *a, **o: made.append(o["n_folds"]) or true(*a, **o))
-    many = replace(FITS, **NESTED, folding_type="kfold", n_outer_folds=80, n_inner_folds=3)
+    many = replace(
+        FITS,
+        **NESTED,
+        folding_type="kfold",
+        outer_folding_type="kfold",
+        outer_gap=0.0,
+        n_outer_folds=80,
+        n_inner_folds=3,
+    )
     assert check(assembly, many) == {} and len(made) == 51
     made.clear()
     assert len(plan_run(assembly, many).inner_folds) == 80 and len(made) == 81

@@ -113,6 +113,20 @@ def test_noise_ceiling_uses_the_test_rows(assembly, result):
     np.testing.assert_array_equal(result.story_noise_ceiling["storyz"], result.noise_ceiling)
 
 
+def test_the_chance_ceiling_is_that_of_the_repeats_and_rows(assembly, result):
+    n_repeats, n_rows = assembly.stories["storyz"].repeats[:, 5:].shape[:2]
+    measured = result.measured["storyz"]
+    expected = correlations.ceiling_by_chance(
+        n_repeats, n_rows, autocorrelation=correlations.autocorrelation(measured)
+    )
+    assert dict(result.story_chance_ceiling) == {"storyz": expected}
+    assert result.chance_ceiling == max(0.25, expected)
+    two = replace(result, story_chance_ceiling={"storyz": 0.3, "storyy": 0.5})
+    assert two.chance_ceiling == pytest.approx(0.4)
+    assert replace(result, story_chance_ceiling={}).chance_ceiling == 0.25
+    assert replace(result, noise_ceiling=None).chance_ceiling is None
+
+
 def test_each_story_heard_again_has_a_ceiling_of_its_own(assembly):
     stories = {**assembly.stories, "storyy": make_story("storyy", 11, repeats=3)}
     held_out = ("storya", "storyy", "storyz")
@@ -176,7 +190,9 @@ def test_nested_cross_validation_scores_every_story(assembly):
 
 @pytest.mark.parametrize("folding_type", ["timeseries", "kfold_trimmed"])
 def test_rows_that_no_outer_fold_scores_are_left_out(assembly, folding_type):
-    settings = replace(RATE, trimming=TRIM, use_train_test_split=False, folding_type=folding_type)
+    settings = replace(
+        RATE, trimming=TRIM, use_train_test_split=False, outer_folding_type=folding_type, outer_gap=0.0
+    )
     with pytest.warns(UserWarning, match="no variance"):
         found = runs.run(assembly, settings, memory=NO_CACHE, progress=False)
     assert 0 < sum(map(len, found.predictions.values())) < 4 * 60
@@ -266,8 +282,8 @@ def test_words_that_are_read_at_once_say_nothing_of_the_rate(assembly, monkeypat
     seen = []
     plan = plan_run(assembly, replace(RATE, trimming=TRIM))
     monkeypatch.setattr(features, "is_cached", lambda words, spec, memory=None: words.name != "storyz")
-    monkeypatch.setattr(runs, "sample_story", slow)
-    runs.story_features(plan, clock.Clock(seen.append, {stage: 1.0 for stage in STAGES}))
+    monkeypatch.setattr(matrices, "sample_story", slow)
+    matrices.story_features(plan, clock.Clock(seen.append, {stage: 1.0 for stage in STAGES}))
     assert [step.rate for step in seen[:30]] == [None] * 30
     assert [step.seconds_left for step in seen[30:]] == pytest.approx([90, 80, 70, 60, 50, 40, 30, 20, 10, 0])
     assert [step.rate for step in seen[30:]] == pytest.approx([3.0] * 10)
@@ -397,7 +413,7 @@ def test_significance_by_permutation(assembly):
         block_trs=5,
         n_permutations=99,
         seed=4,
-        tail="normal",
+        tail="t",
     )
     np.testing.assert_array_equal(result.pvalues, expected)
     assert result.pvalues[0] < 0.01 and result.significant[0]
@@ -525,7 +541,7 @@ def test_a_noise_ceiling_is_of_the_rows_that_are_kept():
     story = make_story("storyz", 9, repeats=4)
     for kept in (slice(5, None), slice(20, 50), slice(5, None)):
         expected = correlations.noise_ceiling(story.repeats[:, kept])
-        np.testing.assert_allclose(matrices.story_ceiling(story, kept), expected)
+        np.testing.assert_allclose(matrices.story_ceiling(story, kept, tr=2.0), expected)
 
 
 @pytest.mark.parametrize(
@@ -550,7 +566,8 @@ def test_alphas_that_pile_up_at_an_end_are_noted(assembly, chosen, says):
     rows = {name: np.arange(plan.n_kept[name]) for name in assembly.test_stories}
     measured = rng.standard_normal((sum(map(len, rows.values())), 4)).astype("f4")
     predicted = np.where(np.arange(4) < 3, measured, -measured)
-    held_out = runs.HeldOut(np.array(chosen, "f4"), predicted, measured, rows)
+    scores = correlations.correlation(measured, predicted)
+    held_out = runs.HeldOut(np.array(chosen, "f4"), predicted, measured, rows, scores)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clock = Clock(lambda step: None, dict.fromkeys(("features", "design", "ridge", "scores"), 1.0))
@@ -571,8 +588,18 @@ def test_alphas_that_pile_up_at_an_end_are_noted(assembly, chosen, says):
         ),  # other scales, the same data
         (lambda heard: heard[:, ::-1], "mean of the repeats correlates with the BOLD by only"),
         (lambda heard: np.roll(heard, 7, axis=2), "mean of the repeats correlates with the BOLD by only"),
+        (
+            lambda heard: np.concatenate([heard[:, :, :24], heard[:, :, :23:-1]], axis=2),
+            r"below 0.5 in 40% of the voxels",
+        ),
     ],
-    ids=["its own", "other scales", "another story", "voxels in another order"],
+    ids=[
+        "its own",
+        "other scales",
+        "another story",
+        "voxels in another order",
+        "some voxels in another order",
+    ],
 )
 def test_repeats_that_do_not_belong_to_the_bold_are_noticed(change, noted):
     rng = np.random.default_rng(0)
@@ -581,5 +608,5 @@ def test_repeats_that_do_not_belong_to_the_bold_are_noticed(change, noted):
     story = replace(story, bold=heard.mean(axis=0), repeats=np.ascontiguousarray(change(heard)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        matrices.story_ceiling(story, slice(5, None))
+        matrices.story_ceiling(story, slice(5, None), tr=2.0)
     assert [noted in str(warning.message) for warning in caught] == ([True] if noted else [])

@@ -1,54 +1,20 @@
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from encoding_nb import Story, Surface, Trimming, Words, brain
+from encoding_nb import Settings, Story, Trimming, Words, brain
 from encoding_nb.features import word_rate
-from encoding_nb.plots import comparison, design, regions, voxel
+from encoding_nb.pipeline import Result
+from encoding_nb.plots import comparison, design, found_in_any, regions, voxel
 from encoding_nb.plots import results as the_results
 from encoding_nb.plots.regions import draw_regions
+from encoding_nb.scoring import summarise
 
 N_VOXELS, N_ROWS = 400, 120
 STORIES = ("wheretheressmoke", "adventuresinsayingyes", "avatar")
-
-
-@dataclass(frozen=True)
-class Settings:
-    modality: str = "language_model"
-    model_name: str = "/somewhere/models/small-gpt"
-    layer_idx: int = 4
-    lookback: int = 64
-    alpha_grid: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
-    fdr_q: float = 0.05
-    trimming: Trimming = field(
-        default_factory=lambda: Trimming(test_features_start=30, test_features_end=-20)
-    )
-    use_train_test_split: bool = True
-    approximate: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """Stands in for pipeline.Result: what the plots read of it."""
-
-    settings: Settings
-    scores: np.ndarray
-    story_scores: dict
-    best_alphas: np.ndarray
-    significant: np.ndarray
-    noise_ceiling: np.ndarray | None
-    predictions: dict
-    measured: dict
-    row_times: dict
-    subject: str = "S1"
-    surface: Surface | None = None
-    rois: dict = field(default_factory=dict)
-    voxel_names: tuple | None = None
-    simulated: bool = True
-    story_noise_ceiling: dict = field(default_factory=dict)
 
 
 def make_result(layer=4, stories=STORIES, seed=0):
@@ -65,16 +31,27 @@ def make_result(layer=4, stories=STORIES, seed=0):
         for s in stories
     }
     return Result(
-        settings=Settings(layer_idx=layer),
+        settings=Settings(
+            model_name="/somewhere/models/small-gpt",
+            layer_idx=layer,
+            lookback=64,
+            alphas=(1.0, 10.0, 100.0, 1000.0),
+            trimming=Trimming(test_features_start=30, test_features_end=-20),
+        ),
         scores=np.mean(list(scores.values()), axis=0),
         story_scores=scores,
         best_alphas=np.where(signal, 10.0, 1000.0),
+        pvalues=np.where(signal & (strength > 0.1), 0.001, 0.5),
         significant=signal & (strength > 0.1),
         noise_ceiling=np.where(signal, 0.85, 0.1),
         predictions=predictions,
         measured=measured,
         row_times={s: 60 + 2.0 * np.arange(N_ROWS) for s in stories},
+        metrics=summarise(np.mean(list(scores.values()), axis=0), signal & (strength > 0.1)),
+        provenance={},
+        subject="S1",
         rois={"AC": signal},
+        simulated=True,
     )  # fmt: skip
 
 
@@ -150,6 +127,87 @@ def test_plot_stories_without_significant_voxels_or_ceiling(result):
     assert "0 significant" in texts(the_results.plot_stories(none))
     nan = {story: np.full(N_VOXELS, np.nan) for story in STORIES}
     assert_uncut(the_results.plot_stories(replace(none, story_scores=nan)))
+
+
+def ceiling_marks(figure):
+    """{story: whether the diamond of its noise ceiling is filled}."""
+    (ax,) = figure.axes
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    return {
+        names[row]: line.get_fillstyle() == "full"
+        for line in ax.lines
+        if line.get_marker() == "D"
+        for row in line.get_ydata()
+    }
+
+
+def test_the_ceiling_of_a_story_is_empty_where_it_is_not_above_chance(result):
+    own = {story: np.full(N_VOXELS, 0.5) for story in STORIES}
+    chance = dict(zip(STORIES, (0.4, 0.6, 0.1), strict=True))
+    figure = the_results.plot_stories(replace(result, story_noise_ceiling=own, story_chance_ceiling=chance))
+    assert_uncut(figure)
+    assert ceiling_marks(figure) == {STORIES[0]: True, STORIES[1]: False, STORIES[2]: True}
+    said = " ".join(texts(figure).split())
+    assert "noise ceiling, median, not above chance" in said and "single voxels can exceed it" in said
+    low = {story: np.full(N_VOXELS, 0.2) for story in STORIES}
+    assert not any(ceiling_marks(the_results.plot_stories(replace(result, story_noise_ceiling=low))).values())
+    old = replace(result, noise_ceiling=np.full(N_VOXELS, 0.2))
+    assert "not above chance" in texts(the_results.plot_stories(old)), "the mean of old records, too"
+
+
+def untested(result):
+    """As nested cross-validation without shifts gives it."""
+    metrics = {name: value for name, value in result.metrics.items() if "significant" not in name}
+    return replace(result, pvalues=None, significant=None, metrics=metrics)
+
+
+def parametric(result):
+    return replace(result, settings=replace(result.settings, significance="parametric"))
+
+
+NOT_TESTED = 'not tested: nested cross-validation needs significance="shift"'
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        the_results.plot_stories,
+        the_results.plot_alphas,
+        regions.plot_rois,
+        lambda r: comparison.plot_comparison(r, r),
+        lambda r: the_results.plot_layers([r]),
+    ],
+)
+def test_plots_of_runs_without_a_test_show_all_voxels_and_say_why(result, plot):
+    figure = plot(untested(result))
+    assert_uncut(figure)
+    said = " ".join(texts(figure).split())
+    assert NOT_TESTED in said and "significant" not in said and "(none" not in said
+    said = " ".join(texts(plot(parametric(result))).split())
+    assert "parametric test, assumes white noise" in said and "not tested" not in said
+    assert "permutation test" in texts(plot(result)) and "white noise" not in texts(plot(result))
+
+
+def test_without_a_test_every_voxel_counts(result):
+    (ax,) = the_results.plot_stories(untested(result)).axes
+    assert ax.figure.legends[0].get_texts()[0].get_text() == "all 400 voxels"
+    assert "75 % of all 400 voxels" in " ".join(texts(the_results.plot_alphas(untested(result))).split())
+    labels = [label.get_text() for label in regions.plot_rois(untested(result)).axes[0].get_yticklabels()]
+    assert labels == ["AC  100"]
+    (ax,) = the_results.plot_layers([untested(result)]).axes
+    median = next(line for line in ax.lines if line.get_label() == "median voxel")
+    np.testing.assert_allclose(median.get_ydata(), np.median(result.scores))
+
+
+def test_a_union_with_a_run_that_is_not_tested_takes_all_voxels(layers):
+    mixed = [layers[0], untested(layers[1]), layers[2]]
+    said = " ".join(texts(the_results.plot_layers(mixed)).split())
+    assert "all 400 voxels; best at" in said and "not tested in 1 of 3 runs: nested" in said
+    said = " ".join(texts(comparison.plot_comparison(*mixed[:2])).split())
+    assert "of 400 voxels" in said and "not tested in 1 of 2 runs" in said
+    found, test = found_in_any([layers[0], parametric(layers[2])])
+    np.testing.assert_array_equal(found, layers[0].significant | layers[2].significant)
+    assert test == "permutation test; parametric test, assumes white noise"
 
 
 def test_plot_layers(layers):
@@ -269,6 +327,81 @@ def test_plot_flatmap():
     assert "avatar" in texts(the_results.plot_flatmap(result, story="avatar", with_rois=False))
 
 
+def captured(monkeypatch, plot):
+    """What `plot` has drawn on the flattened cortex: the values and the options."""
+    seen = {}
+    monkeypatch.setattr(brain, "flatmap", lambda values, surface, **o: seen.update(o, values=values))
+    plot()
+    return seen
+
+
+def test_the_map_of_a_run_without_a_test_shows_all_voxels(mapped, monkeypatch):
+    figure = the_results.plot_flatmap(untested(mapped[0]))
+    assert_uncut(figure)
+    assert NOT_TESTED in " ".join(texts(figure).split()) and "faded" not in texts(figure)
+    seen = captured(monkeypatch, lambda: the_results.plot_flatmap(untested(mapped[0])))
+    assert seen.get("significant") is None
+    both = captured(monkeypatch, lambda: comparison.plot_difference_map(mapped[0], untested(mapped[1])))
+    assert both.get("significant") is None and "not tested in 1 of 2 runs" in both["note"]
+
+
+def test_the_map_names_the_test(mapped):
+    said = " ".join(texts(the_results.plot_flatmap(parametric(mapped[0]))).split())
+    assert "faded: not significant (parametric test, assumes white noise)" in said
+    everywhere = replace(parametric(mapped[0]), significant=np.ones(len(mapped[0].scores), bool))
+    said = " ".join(texts(the_results.plot_flatmap(everywhere)).split())
+    assert "all are significant (parametric test, assumes white noise)" in said and "faded" not in said
+    own = the_results.plot_flatmap(parametric(mapped[0]), significant=mapped[0].scores > 0.3, with_rois=False)
+    assert "faded: not significant" in texts(own) and "white noise" not in texts(own)
+
+
+def with_ceilings(result):
+    """Ceilings of two stories, whose chance differs."""
+    ceilings = {"one": result.noise_ceiling, "two": result.noise_ceiling / 2}
+    return replace(
+        result,
+        story_scores={"one": result.scores, "two": result.scores / 3},
+        story_noise_ceiling=ceilings,
+        story_chance_ceiling={"one": 0.5, "two": 0.3},
+    )
+
+
+def test_the_map_of_noise_ceilings_fades_those_by_chance(mapped, monkeypatch):
+    result = with_ceilings(mapped[1])
+    seen = captured(monkeypatch, lambda: the_results.plot_flatmap(result, values="ceiling"))
+    np.testing.assert_array_equal(
+        seen["significant"], result.noise_ceiling >= 0.4
+    )  # the mean of both stories
+    np.testing.assert_array_equal(seen["values"], result.noise_ceiling)
+    assert seen["otherwise"] == "noise ceiling below 0.40, not above chance"
+    assert "an estimate, single voxels can exceed it" in seen["units"]
+    seen = captured(monkeypatch, lambda: the_results.plot_flatmap(result, values="ceiling", story="one"))
+    np.testing.assert_array_equal(seen["significant"], result.noise_ceiling >= 0.5)
+
+
+def test_the_map_of_shares_leaves_out_ceilings_by_chance(mapped):
+    result = with_ceilings(mapped[1])
+    figure = the_results.plot_flatmap(result, values="share", story="two")
+    assert_uncut(figure)
+    share = brain.values_of(result, "share", "two")
+    low = result.noise_ceiling / 2 < 0.3
+    np.testing.assert_allclose(share[~low], (result.scores / 3)[~low] / (result.noise_ceiling / 2)[~low])
+    assert np.isnan(share[low]).all() and 0 < low.sum() < len(low)
+    said = " ".join(texts(figure).split())
+    assert f"{low.sum():,} of {len(low):,} voxels have no value and are not shown" in said
+    assert "share of the noise ceiling" in said and "single voxels can exceed it" in said
+
+
+def test_values_that_a_result_does_not_have_are_refused(mapped):
+    with pytest.raises(ValueError, match="values must be one of score, ceiling, share; got 'r2'"):
+        the_results.plot_flatmap(mapped[0], values="r2")
+    with pytest.raises(ValueError, match="no noise ceiling, because no held-out story has repeats"):
+        the_results.plot_flatmap(replace(mapped[0], noise_ceiling=None), values="ceiling")
+    with pytest.raises(ValueError, match="no noise ceiling, because two has no repeats"):
+        one = replace(with_ceilings(mapped[0]), story_noise_ceiling={})
+        the_results.plot_flatmap(one, values="share", story="two")
+
+
 def test_plot_flatmap_without_a_surface(result):
     for plot in (the_results.plot_flatmap, comparison.plot_pair_map):
         with pytest.raises(ValueError, match="have no cortical surface"):
@@ -303,6 +436,20 @@ def test_data_by_region_are_drawn_as_labelled_bars(n):
     blue = [matplotlib.colors.to_hex(bar.get_facecolor()) == "#0072b2" for bar in bars]
     assert blue == result.significant[order].tolist()
     assert ("the 120 highest of 400 regions" in texts(figure)) == (n == 400)
+
+
+def test_bars_name_the_test_and_mark_ceilings_by_chance():
+    said = texts(regions.plot_regions(parametric(by_region(9))))
+    assert "significance: parametric test, assumes white noise" in said and "not significant" in said
+    figure = regions.plot_regions(untested(by_region(9)))
+    assert NOT_TESTED in " ".join(texts(figure).split()) and not figure.legends
+    ceilings = np.linspace(0.0, 0.8, 9)
+    result = replace(by_region(9), noise_ceiling=ceilings, story_chance_ceiling={"one": 0.45})
+    figure = regions.plot_regions(result, values="ceiling")
+    blue = [matplotlib.colors.to_hex(bar.get_facecolor()) == "#0072b2" for bar in figure.axes[0].patches]
+    assert blue == [True] * 4 + [False] * 5
+    assert "noise ceiling below 0.45, not above chance" in texts(figure)
+    assert "5 of 9 regions have no value" in texts(regions.plot_regions(result, values="share"))
 
 
 def test_a_region_without_a_score_is_named_without_a_bar():
@@ -415,10 +562,23 @@ def test_pair_maps(mapped):
     ceiling = comparison.plot_pair_map(mapped[1])
     assert_uncut(ceiling)
     assert "noise ceiling (r)" in texts(ceiling) and "score by noise ceiling" in texts(ceiling)
+    said = " ".join(texts(ceiling).split())
+    assert "faded: noise ceiling below 0.25, not above chance" in said and "an estimate" in said
     runs = comparison.plot_pair_map(*mapped)
     assert "layer 2 (r)" in texts(runs) and "layer 5 (r)" in texts(runs)
     with pytest.raises(ValueError, match="no noise ceiling"):
         comparison.plot_pair_map(replace(mapped[0], noise_ceiling=None))
+
+
+def test_best_layer_map_of_runs_without_a_test(mapped, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        brain, "flatmap_categories", lambda labels, surface, **o: seen.update(o, labels=labels)
+    )
+    comparison.plot_best_layer([untested(result) for result in mapped])
+    scores = np.array([r.scores for r in mapped])
+    np.testing.assert_array_equal(seen["labels"], scores.argmax(axis=0))
+    assert seen["note"] == NOT_TESTED and "significant" not in seen["units"]
 
 
 def test_best_layer_map(mapped, monkeypatch):
@@ -447,34 +607,56 @@ class Partition:
     joint: np.ndarray
     split: dict
     unique: dict
-    significant: np.ndarray
+    gain: dict
+    selected: np.ndarray
+    folds: tuple = ()
     subject: str = "S1"
     simulated: bool = True
 
 
-def test_plot_partition():
-    rng = np.random.default_rng(0)
+def made_partition(seed=0):
+    rng = np.random.default_rng(seed)
     split = {"language model": rng.normal(0.1, 0.05, 500), "word rate": rng.normal(0.02, 0.02, 500)}
     unique = {name: values / 2 for name, values in split.items()}
+    gain = {name: values / 3 for name, values in split.items()}
     joint = sum(split.values())
     joint[:3] = np.nan
-    partition = Partition(tuple(split), joint, split, unique, np.arange(500) < 200)
+    made = Partition(tuple(split), joint, split, unique, gain, np.arange(500) < 200)
+    return replace(made, folds=(made,))
+
+
+def dots_of(figure):
+    return [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "o"]
+
+
+def test_plot_partition():
+    partition = made_partition()
     figure = comparison.plot_partition(partition)
     assert_uncut(figure)
     (ax,) = figure.axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["all together", *split]
-    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
-    expected = [np.nanmean(joint[:200])]
-    for name in split:
-        expected += [split[name][:200].mean(), unique[name][:200].mean()]
-    np.testing.assert_allclose(dots, expected)
-    assert "S1 (simulated BOLD)" in texts(figure) and "200 voxels significant" in " ".join(
-        texts(figure).split()
-    )
-    nothing = replace(partition, significant=np.zeros(500, bool))
-    assert "497 voxels (none significant)" in " ".join(texts(comparison.plot_partition(nothing)).split())
+    gains = [f"{name}\ngain in r {partition.gain[name][:200].mean():+.2f}" for name in partition.names]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["all together", *gains]
+    expected = [np.nanmean(partition.joint[:200])]
+    for name in partition.names:
+        expected += [partition.split[name][:200].mean(), partition.unique[name][:200].mean()]
+    np.testing.assert_allclose(dots_of(figure), expected)
+    words = " ".join(texts(figure).split())
+    assert "S1 (simulated BOLD)" in words and "200 voxels selected" in words and "a lower bound" in words
+    others = comparison.plot_partition(partition, voxels=np.arange(500) >= 490)
+    assert dots_of(others)[0] == pytest.approx(partition.joint[490:].mean())
+    assert "10 voxels chosen" in " ".join(texts(others).split())
     with pytest.raises(ValueError, match="at least one chosen, got 0 chosen of 500"):
         comparison.plot_partition(partition, voxels=np.zeros(500, bool))
+
+
+def test_plot_partition_of_nested_folds_averages_each_over_its_own_voxels():
+    first, second = made_partition(1), made_partition(2)
+    masks = np.stack([np.arange(500) < 100, np.arange(500) >= 450])
+    both = replace(first, folds=(first, second), selected=masks)
+    figure = comparison.plot_partition(both)
+    unique = [fold.unique["word rate"][mask].mean() for fold, mask in zip(both.folds, masks, strict=True)]
+    assert dots_of(figure)[-1] == pytest.approx(np.mean(unique))
+    assert "50 to 100 voxels a fold, selected" in " ".join(texts(figure).split())
 
 
 # --- the design ---
@@ -635,6 +817,6 @@ def test_a_notebook_shows_figures_as_pictures_without_pyplot(result):
 
 
 def test_approximate_features_are_called_so(result):
-    strided = replace(result, settings=replace(result.settings, approximate=True))
+    strided = replace(result, settings=replace(result.settings, context_type="strided"))
     assert "approximate (strided)" in texts(the_results.plot_stories(strided))
     assert "approximate" not in texts(the_results.plot_stories(result))

@@ -60,6 +60,15 @@ def test_a_record_holds_all_that_is_logged(result, record):
     assert given.scalars["median_correlation"] == 0.25 and given.scalars["std_correlation"] == 1
 
 
+def test_a_run_that_is_not_tested_logs_nothing_about_significance(tmp_path):
+    untested = make_result(n_voxels=200, tested=False, use_train_test_split=False)
+    log = read_log(save_run(untested, tmp_path, figures=False))
+    assert set(log.scalars) == {"median_correlation", "v1_mean", "v1_median"}
+    assert set(log.histograms) == {"correlation_histogram_data_all"}
+    assert log.config["test"] == untested.test_name and untested.test_name.startswith("not tested")
+    assert read_log(save_run(make_result(), tmp_path, figures=False)).config["test"] == "permutation test"
+
+
 def test_a_single_alpha_is_a_scalar(result, tmp_path):
     single = replace(
         result, settings=replace(result.settings, single_alpha=True), best_alphas=np.full(200, 9.0)

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pandas import read_csv
 
 from encoding_nb import Trimming, run
 from encoding_nb.assembly import Assembly, LazyArray, Story, Surface, Words, assembly_digest
-from encoding_nb.pipeline import Result
+from encoding_nb.pipeline import Result, to_code
 from encoding_nb.plots import results, voxel
 from encoding_nb.records import (
     RecordError,
@@ -37,7 +38,7 @@ from encoding_nb.settings import Settings
 N = 12
 
 
-def make_result(seed=0, *, n_voxels=N, nested=False, **changed):
+def make_result(seed=0, *, n_voxels=N, nested=False, tested=True, **changed):
     """A result of random numbers, with what is awkward to store: NaN, slashes in names, no ceiling."""
     rng = np.random.default_rng(seed)
     stories = ("a/b", "ü")
@@ -54,16 +55,17 @@ def make_result(seed=0, *, n_voxels=N, nested=False, **changed):
         scores=scores,
         story_scores={name: rng.uniform(-1, 1, n_voxels) for name in stories},
         best_alphas=10.0 ** rng.integers(0, 4, (3, n_voxels) if nested else n_voxels),
-        pvalues=rng.uniform(0, 1, n_voxels),
-        significant=significant,
+        pvalues=rng.uniform(0, 1, n_voxels) if tested else None,
+        significant=significant if tested else None,
         noise_ceiling=None if nested else ceilings[stories[1]],
         story_noise_ceiling=ceilings,
         predictions=rows(20),
         measured=rows(20),
         row_times={name: 2.0 * np.arange(20) for name in stories},
         metrics={"median_score": float(np.nanmedian(scores)), "max_score": float(np.nanmax(scores)),
-                 "n_significant": int(significant.sum()), "median_significant_score": float("nan"),
-                 **region_metrics(scores, significant, {"V1": scores > 0.5})},
+                 **({"n_significant": int(significant.sum()), "median_significant_score": float("nan")}
+                    if tested else {}),
+                 **region_metrics(scores, significant if tested else None, {"V1": scores > 0.5})},
         provenance={"time": "2026-01-31T12:00:00+00:00", "versions": {"encoding_nb": "0.1.0", "numpy": "2"},
                     "machine": "here", "seconds": {"features": 1.5, "ridge": 2.0}},
         subject="S",
@@ -76,12 +78,14 @@ def make_result(seed=0, *, n_voxels=N, nested=False, **changed):
 
 def assert_equal_results(found, expected):
     assert found.settings == expected.settings
-    for name in ("scores", "best_alphas", "pvalues", "noise_ceiling", "significant"):
+    for name in ("scores", "best_alphas", "pvalues", "noise_ceiling", "significant", "null_mean", "null_sd"):
         mine, theirs = getattr(found, name), getattr(expected, name)
         assert (mine is None) == (theirs is None)
         if theirs is not None:
             np.testing.assert_allclose(mine, theirs, atol=1e-7, rtol=0)
-    for name in ("story_scores", "story_noise_ceiling", "predictions", "measured", "row_times", "rois"):
+    assert found.story_chance_ceiling == pytest.approx(expected.story_chance_ceiling)
+    by_story = ("story_scores", "story_noise_ceiling", "predictions", "measured", "row_times", "row_folds")
+    for name in (*by_story, "rois"):
         mine, theirs = getattr(found, name), getattr(expected, name)
         assert list(mine) == list(theirs)
         for story in theirs:
@@ -104,6 +108,61 @@ def test_what_is_saved_is_what_is_loaded(tmp_path, nested):
     again = save_run(loaded, tmp_path / "copy", figures=False)
     assert again.name == path.name
     assert_equal_results(load_run(again), result)
+
+
+CONTROLS = {
+    "weights": "untrained",
+    "high_pass": 128.0,
+    "joined_with": ("time", "extras", "position"),
+    "time_sigma": 1.5,
+    "extras": ("motion", "sound power"),
+    "delay_extras": True,
+    "use_train_test_split": False,
+    "outer_folding_type": "kfold",
+    "outer_gap": 40.0,
+}
+
+
+@pytest.mark.parametrize("tested", [False, True])
+def test_what_nested_runs_hold_is_saved_and_loaded(tmp_path, tested):
+    """Row folds always; p-values and the scores of shifted BOLD only after a shift test."""
+    changed = {**CONTROLS, "significance": "shift" if tested else "permutation", "n_shifts": 30}
+    result = make_result(nested=True, tested=tested, **changed)
+    rng = np.random.default_rng(3)
+    result = replace(
+        result,
+        row_folds={story: np.repeat([0, 1], 10) for story in result.row_times},
+        story_chance_ceiling={"ü": 0.31},
+        null_mean=rng.uniform(-0.1, 0.1, N) if tested else None,
+        null_sd=rng.uniform(0, 0.1, N) if tested else None,
+    )
+    path = save_run(result, tmp_path, table=True)
+    loaded = load_run(path)
+    assert_equal_results(loaded, result)
+    assert loaded.tested == tested and loaded.test_name == result.test_name
+    with np.load(path / "arrays.npz") as members:
+        assert ("pvalues" in members) == ("null_sd" in members) == tested
+    table = read_csv(path / "scores.csv")
+    assert set(table["test"]) == {result.test_name}
+    assert ("p" in table) == ("significant" in table) == ("null_sd" in table) == tested
+    np.testing.assert_allclose(table["r"], result.scores)
+    if tested:
+        np.testing.assert_allclose(table["p"], result.pvalues)
+    listed = list_runs(tmp_path).iloc[0]
+    assert listed["status"] == "whole" and listed["test"] == result.test_name
+    assert np.isnan(listed["n_significant"]) != tested
+    assert listed["weights"] == "untrained"
+
+
+def test_p_values_that_a_record_lists_must_be_there(tmp_path):
+    """Lost ones must not read as a run that was not tested."""
+    path = save_run(make_result(), tmp_path, figures=False)
+    with np.load(path / "arrays.npz") as members:
+        kept = {name: members[name] for name in members if name != "pvalues"}
+    np.savez(path / "arrays.npz", **kept)
+    rewrite(path, lambda d: d["Files"].update({"arrays.npz": (path / "arrays.npz").stat().st_size}))
+    with pytest.raises(RecordError, match=r"damaged .*pvalues"):
+        load_run(path)
 
 
 @settings(max_examples=15, deadline=None)
@@ -353,11 +412,22 @@ def test_records_of_older_versions_are_read(tmp_path, change):
     assert_equal_results(load_run(path), make_result())
 
 
-def as_version_1(path):
-    """Make a record one of before: its settings did not name the bins of word rate."""
-    rewrite(path, lambda d: (d.update(SchemaVersion=1), d.pop("Digests"), d["Files"].pop("settings.json")))
+def as_of_before(path, version):
+    """Make a record one of before: it did not list its arrays by voxel, and its settings did not name what is new."""
+
+    def change(described):
+        described["SchemaVersion"] = version
+        for lost in (described["Digests"], described["Files"]):
+            lost.pop("settings.json")
+        for name in ("voxels", "row_folds", "story_chance_ceiling"):
+            described["Arrays"].pop(name)
+        del described["Test"]
+
+    rewrite(path, change)
     text = json.loads((path / "settings.json").read_text())
-    assert text.pop("word_rate_bins")
+    lost = ("weights", "time_sigma", "extras", "delay_extras", "high_pass", "outer_folding_type", "outer_gap")
+    for name in (*lost, "n_shifts", "least_shift", *(["word_rate_bins"] if version == 1 else [])):
+        del text[name]
     (path / "settings.json").write_text(json.dumps(text))
     rewrite(path, lambda d: d["Files"].update({"settings.json": (path / "settings.json").stat().st_size}))
 
@@ -384,7 +454,7 @@ def test_a_record_whose_numbers_meant_something_else_says_so(tmp_path, changed, 
     result = replace(make_result(), settings=replace(make_result().settings, **changed))
     path = save_run(result, tmp_path, figures=False)
     assert load_run(path).notes == result.notes
-    as_version_1(path)
+    as_of_before(path, 1)
     with pytest.warns(UserWarning, match="made with earlier meanings by encoding_nb 0.1.0: ") as caught:
         loaded = load_run(path)
     (said,) = [str(warning.message) for warning in caught]
@@ -398,10 +468,46 @@ def test_a_record_whose_numbers_meant_something_else_says_so(tmp_path, changed, 
     np.testing.assert_array_equal(loaded.scores, result.scores)
 
 
+@pytest.mark.parametrize(
+    ("version", "significance", "share"),
+    [(1, "permutation", "11 to 29"), (2, "permutation", "11 to 29"), (2, "parametric", "10 to 57")],
+)
+def test_a_nested_record_of_before_says_that_its_scores_and_p_values_mean_something_else(
+    tmp_path, version, significance, share
+):
+    changed = {"use_train_test_split": False, "folding_type": "kfold_trimmed", "modality": "language_model"}
+    changed["significance"] = significance
+    base = make_result(nested=True)
+    result = replace(base, settings=replace(base.settings, **changed, n_outer_folds=3))
+    path = save_run(result, tmp_path, figures=False)
+    assert load_run(path).notes == result.notes
+    as_of_before(path, version)
+    with pytest.warns(UserWarning, match="over all held-out rows at once") as caught:
+        loaded = load_run(path)
+    (said,) = [str(warning.message) for warning in caught]
+    assert re.search(rf"p-values find too many voxels \({share} % .*significance='shift'", said)
+    assert loaded.notes[:-1] == result.notes and loaded.notes[-1] in said
+    # what was saved is kept, and the settings name the folds that it was made with
+    np.testing.assert_array_equal(loaded.pvalues, result.pvalues)
+    np.testing.assert_array_equal(loaded.significant, result.significant)
+    assert loaded.row_folds == {} and loaded.null_mean is None
+    assert loaded.settings.outer_folds_of(2) == ("kfold_trimmed", 3, 0.0)
+    assert "outer_folding_type='kfold_trimmed'" in to_code(loaded.settings, "demo")
+    assert "finds too many voxels" in list_runs(tmp_path)["test"][0]
+
+
+def test_a_record_of_before_with_test_stories_has_no_outer_folds(tmp_path):
+    result = replace(make_result(), settings=Settings(modality="embeddings", word_rate_bins="litcoder"))
+    path = save_run(result, tmp_path, figures=False)
+    as_of_before(path, 2)
+    assert load_run(path).settings == result.settings
+    assert list_runs(tmp_path)["test"][0] == "permutation test"
+
+
 def test_a_record_of_before_with_nothing_that_changed_is_silent(tmp_path):
     result = replace(make_result(nested=True), settings=Settings())
     path = save_run(result, tmp_path, figures=False)
-    as_version_1(path)
+    as_of_before(path, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_run(path).notes == result.notes
@@ -447,6 +553,17 @@ def test_comparison_shows_what_differs(tmp_path):
     assert np.isnan(compare_runs([first, make_result(2, n_voxels=7)])["maps", "r_with_first"].iloc[1])
     with pytest.raises(ValueError, match="two or more"):
         compare_runs([first])
+
+
+def test_runs_with_and_without_a_test_are_compared():
+    tested, nested = make_result(), make_result(1, tested=False, use_train_test_split=False)
+    for runs in ([tested, nested], [nested, tested]):
+        table = compare_runs(runs)
+        assert table["test", "name"].tolist() == [run.test_name for run in runs]
+        empty = [run is nested for run in runs]
+        assert table["metrics", "n_significant"].isna().tolist() == empty
+        assert table["difference", "n_significant"].isna().all() == (runs[0] is nested)
+        assert table["metrics", "max_score"].notna().all()
 
 
 def test_the_runs_of_a_table_are_compared(tmp_path):

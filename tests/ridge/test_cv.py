@@ -1010,3 +1010,58 @@ def test_the_seed_of_nested_cv_decides_its_inner_folds():
     given = alphas(inner_folds=lambda rows: the_folds.make_folds(len(rows), **of_fold))
     np.testing.assert_array_equal(alphas(n_inner_folds=4, chunk_length=7, seed=5), given)
     assert (alphas(n_inner_folds=4, chunk_length=7, seed=6) != given).any()
+
+
+def test_nested_z_scores_are_those_of_each_fold_and_group():
+    """Each group by the rows that a fold trains on; a group of which it trains on nothing by its own rows."""
+    rng = np.random.default_rng(5)
+    groups = np.repeat([0, 1, 2], [40, 30, 30])
+    X, Y = rng.normal(size=(100, 6)) + groups[:, None], rng.normal(size=(100, 5)) * (1 + groups[:, None]) + 7
+    outer = [(np.r_[0:30, 40:70], np.r_[30:40, 70:100]), (np.r_[20:100], np.r_[0:20])]
+    options = {"alphas": [1.0, 100.0], "folding_type": "kfold", "n_inner_folds": 3, "dtype": np.float64}
+    found = cv.nested_cv(
+        X, Y, outer_folds=outer, groups=groups, standardize_X=True, standardize_Y=True, **options
+    )
+    for number, (train, test) in enumerate(outer):
+        A, B = np.empty(X.shape), np.empty(Y.shape)
+        mean, sd = np.empty(Y.shape), np.empty(Y.shape)
+        for group in range(3):
+            rows = np.flatnonzero(groups == group)
+            own = np.intersect1d(rows, train)
+            own = own if len(own) else rows
+            A[rows] = (X[rows] - X[own].mean(axis=0)) / X[own].std(axis=0)
+            mean[rows], sd[rows] = Y[own].mean(axis=0), Y[own].std(axis=0)
+            B[rows] = (Y[rows] - mean[rows]) / sd[rows]
+        inner = the_folds.make_folds(len(train), folding_type="kfold", n_folds=3)
+        alone = cv.ridge_cv(
+            A[train],
+            B[train],
+            X_test=A[test],
+            Y_test=B[test],
+            folds=inner,
+            alphas=[1.0, 100.0],
+            dtype=np.float64,
+        )
+        np.testing.assert_allclose(found.fold_correlations[number], alone.correlations, atol=1e-10)
+        if number == 1:  # in the units of Y
+            np.testing.assert_allclose(
+                found.predictions[test], alone.predictions * sd[test] + mean[test], atol=1e-9
+            )
+    centred = cv.nested_cv(X, Y, outer_folds=outer, groups=groups, standardize_X="center", **options)
+    for number, (train, test) in enumerate(outer):
+        A = np.empty(X.shape)
+        for group in range(3):
+            rows = np.flatnonzero(groups == group)
+            own = np.intersect1d(rows, train)
+            A[rows] = X[rows] - X[own if len(own) else rows].mean(axis=0)
+        inner = the_folds.make_folds(len(train), folding_type="kfold", n_folds=3)
+        alone = cv.ridge_cv(
+            A[train],
+            Y[train],
+            X_test=A[test],
+            Y_test=Y[test],
+            folds=inner,
+            alphas=[1.0, 100.0],
+            dtype=np.float64,
+        )
+        np.testing.assert_allclose(centred.fold_correlations[number], alone.correlations, atol=1e-10)

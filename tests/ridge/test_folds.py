@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, reject
+from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from encoding_nb.ridge import FOLDING_TYPES, FoldError, check_folds, make_folds
@@ -89,3 +91,43 @@ def test_folds_may_come_from_a_generator():
 def test_given_folds_that_are_none_are_said(folds, says):
     with pytest.raises(ValueError, match=says):
         check_folds(folds, 10)
+
+
+# ---------------------------------------------------------------------- gaps
+
+
+@given(
+    lengths=st.lists(st.integers(8, 40), min_size=1, max_size=4),
+    gap=st.integers(0, 12),
+    folding_type=st.sampled_from(["kfold", "kfold_trimmed", "chunked", "chunked_contiguous", "timeseries"]),
+    trim_size=st.integers(0, 1),
+)
+def test_a_gap_leaves_out_the_rows_near_what_is_held_out_in_the_same_story(
+    lengths, gap, folding_type, trim_size
+):
+    groups = np.repeat(np.arange(len(lengths)), lengths)
+    options = {
+        "folding_type": folding_type,
+        "n_folds": 2,
+        "chunk_length": 4,
+        "trim_size": trim_size,
+        "groups": groups,
+    }
+    n = len(groups)
+    try:
+        plain = make_folds(n, **options)
+    except FoldError:  # too few rows without a gap, too
+        reject()
+    expected = []
+    for fold in plain:  # brute force, row by row
+        out = np.setdiff1d(np.arange(n), fold.train)
+        expected.append(
+            [i for i in fold.train if not any(abs(i - j) <= gap and groups[i] == groups[j] for j in out)]
+        )
+    if min(map(len, expected)) < 2:
+        with pytest.raises(FoldError, match=f"A gap of {gap} rows on both sides") as raised:
+            make_folds(n, gap=gap, **options)
+        assert raised.value.argument == "gap"
+        return
+    for fold, before, train in zip(make_folds(n, gap=gap, **options), plain, expected, strict=True):
+        assert fold.train.tolist() == train and fold.test.tolist() == before.test.tolist()

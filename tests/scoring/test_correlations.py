@@ -56,7 +56,7 @@ def test_voxels_without_variance_score_nan():
     Y[4, 3] = np.nan
     np.testing.assert_array_equal(np.isnan(correlations.correlation(Y, P)), [True, True, True, True, False])
     np.testing.assert_array_equal(np.isnan(correlations.r2(Y, P)), [True, False, True, True, False])
-    p = permutation.permutation_pvalues(Y, P, n_permutations=5)
+    p = permutation.permutation_pvalues(Y, P, n_permutations=19)
     np.testing.assert_array_equal(np.isnan(p), [True, True, True, True, False])
 
 
@@ -203,7 +203,7 @@ def test_shuffled_phases_find_signal():
     assert (p == 1 / 51).all()
     np.testing.assert_array_equal(p, permutation.permutation_pvalues(Y, P, n_permutations=50, seed=3))
     assert (permutation.permutation_pvalues(Y, -P, n_permutations=50, alternative="less") == 1 / 51).all()
-    strong = permutation.permutation_pvalues(Y, P, tail="normal")
+    strong = permutation.permutation_pvalues(Y, P, tail="t")
     assert (strong < 1e-6).all()
 
 
@@ -248,17 +248,53 @@ def test_permutation_test_finds_signal_and_counts_exactly():
         np.testing.assert_allclose(p, (1 + reached.sum(0)) / 51)
 
 
-def test_normal_tail_is_nominal_on_autocorrelated_noise_and_tells_small_pvalues_apart():
+def test_tail_is_nominal_on_autocorrelated_noise_and_tells_small_pvalues_apart():
     rng = np.random.default_rng(5)
     Y, P = (autocorrelated(rng, 300, 20_000, 0.5) for _ in range(2))
     options = {"block_trs": 15, "n_permutations": 300, "seed": 1}
-    p = permutation.permutation_pvalues(Y, P, tail="normal", **options)
+    p = permutation.permutation_pvalues(Y, P, tail="t", **options)
     for level in (0.05, 0.01, 0.002):
         assert (p <= level).mean() == pytest.approx(level, rel=0.35)
     often = p >= 11 / 301
     np.testing.assert_array_equal(p[often], permutation.permutation_pvalues(Y, P, **options)[often])
-    strong = permutation.permutation_pvalues(Y[:, :2], Y[:, :2] + P[:, :2] * [1, 2], tail="normal", **options)
+    strong = permutation.permutation_pvalues(Y[:, :2], Y[:, :2] + P[:, :2] * [1, 2], tail="t", **options)
     assert strong[0] < strong[1] < 1e-6
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.6])
+def test_few_permutations_find_no_more_in_noise_than_many(phi):
+    """With a normal tail, 19 shuffles gave 6.7 and 6.1% of p at or below 0.05, and 1.7 and 1.3% below 0.01."""
+    p = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        Y, P = autocorrelated(rng, 120, 500, phi), autocorrelated(rng, 120, 500, phi)
+        p.append(permutation.permutation_pvalues(Y, P, n_permutations=19, seed=seed, tail="t"))
+    shares = [(np.concatenate(p) <= level).mean() for level in (0.05, 0.01, 0.001)]
+    assert 0.03 < shares[0] < 0.06 and 0.004 < shares[1] < 0.012 and shares[2] < 0.002, shares
+    assert max(correlations.fdr(each)[0].sum() for each in p) <= 2
+
+
+@pytest.mark.parametrize("alternative", ["greater", "less", "two-sided"])
+def test_tail_is_that_of_one_more_observation(alternative):
+    """Against scipy's t-test of one observation with the sample of the others, whose variances are equal."""
+    rng = np.random.default_rng(0)
+    Y, P = autocorrelated(rng, 100, 8, 0.4), autocorrelated(rng, 100, 8, 0.4)
+    P[:, :3] += Y[:, :3]
+    P[:, 3:5] -= Y[:, 3:5]
+    options = {"n_permutations": 25, "seed": 1, "alternative": alternative}
+    found = permutation.permutation_pvalues(Y, P, tail="t", **options)
+    counted = permutation.permutation_pvalues(Y, P, **options)
+    units = [_columns.unit_columns(values) for values in (Y, P)]
+    shuffled = np.arctanh(permutation.Phases(100, 25, 1).correlations(*(u.astype("f4") for u in units)))
+    observed = np.arctanh(correlations.correlation(Y, P))
+    tests = [
+        stats.ttest_ind([z], null, alternative=alternative).pvalue
+        for z, null in zip(observed, shuffled.T.astype(float), strict=True)
+    ]
+    rare = counted < 11 / 26
+    assert rare.sum() >= 2
+    np.testing.assert_allclose(found[rare], np.array(tests)[rare], rtol=1e-4)
+    np.testing.assert_array_equal(found[~rare], counted[~rare])
 
 
 @pytest.mark.parametrize("options", [{}, {"block_trs": 5}])
@@ -323,6 +359,39 @@ def test_noise_ceiling_is_what_the_true_signal_reaches():
     np.testing.assert_allclose(correlations.normalized_correlation(reached, ceiling[:3]), 1, atol=0.04)
 
 
+@pytest.mark.parametrize("q", [0.01, 0.05])
+@pytest.mark.parametrize("phi", [0.0, 0.6])
+@pytest.mark.parametrize("n_repeats", [2, 5])
+def test_noise_reaches_the_ceiling_by_chance_as_seldom_as_asked(n_repeats, phi, q):
+    rng = np.random.default_rng(0)
+    repeats = np.stack([autocorrelated(rng, 240, 6000, phi) for _ in range(n_repeats)])
+    lags = correlations.autocorrelation(repeats.mean(axis=0))
+    ceiling = correlations.noise_ceiling(repeats)
+    least = correlations.ceiling_by_chance(n_repeats, 240, autocorrelation=lags, q=q)
+    assert 0.5 * q < (ceiling >= least).mean() < 1.8 * q
+    assert (ceiling >= correlations.LEAST_CEILING).mean() > 0.15, "the floor alone is not chance"
+    if phi == 0.6:
+        white = correlations.ceiling_by_chance(n_repeats, 240, q=q)
+        assert (ceiling >= white).mean() > 2.5 * q, "autocorrelation counts"
+
+
+def test_ceiling_by_chance_of_a_case_by_hand():
+    # 3 repeats of 100 independent rows: 3 pairs, so their mean r has a standard deviation of 0.1 / sqrt(3)
+    r = stats.norm.isf(0.01) * 0.1 / np.sqrt(3)
+    expected = np.sqrt(3 * r / (1 + 2 * r))
+    assert correlations.ceiling_by_chance(3, 100) == pytest.approx(expected)
+    assert correlations.ceiling_by_chance(2, 4) > 1, "no ceiling of four rows is above chance"
+
+
+def test_autocorrelation_is_that_of_the_series():
+    rng = np.random.default_rng(0)
+    lags = correlations.autocorrelation(autocorrelated(rng, 4000, 30, 0.6))
+    np.testing.assert_allclose(lags[:4], 0.6 ** np.arange(1, 5), atol=0.03)
+    assert len(lags) == 399
+    assert not correlations.autocorrelation(np.ones((50, 3))).any()
+    assert len(correlations.autocorrelation(np.ones((9, 3)))) == 0
+
+
 def test_noise_ceiling_does_not_depend_on_the_repeats_scales():
     """Repeats of other scales and offsets are z-scored as BOLD is: the ceiling is what the true signal reaches."""
     rng = np.random.default_rng(3)
@@ -384,6 +453,9 @@ def test_region_metrics_are_the_summary_of_each_region_alone():
         for name in ("mean_score", "median_score", "n_voxels", "n_significant"):
             np.testing.assert_equal(metrics[f"{region}/{name}"], alone[name])
     assert correlations.region_metrics(scores, significant, {}) == {}
+    untested = correlations.region_metrics(scores, None, masks)
+    assert len(untested) == 9
+    np.testing.assert_equal(untested, {name: metrics[name] for name in untested})
 
 
 Y5 = np.random.default_rng(0).standard_normal((30, 3))
@@ -392,6 +464,12 @@ Y5 = np.random.default_rng(0).standard_normal((30, 3))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (
+            lambda: correlations.ceiling_by_chance(1, 30),
+            "n_repeats must be a whole number of 2 or more, got 1",
+        ),
+        (lambda: correlations.ceiling_by_chance(2, 1), "n_rows must be a whole number of 2 or more, got 1"),
+        (lambda: correlations.ceiling_by_chance(2, 30, q=1), "q must be a share between 0 and 0.5, got 1"),
         (lambda: correlations.correlation(Y5, Y5[:, :2]), r"one shape, got \(30, 3\) and \(30, 2\)"),
         (lambda: correlations.correlation(Y5[:1], Y5[:1]), "need at least 2 rows, got 1"),
         (lambda: correlations.correlation(Y5, np.full((30, 3), "a")), "Y_hat must be numbers, got dtype <U1"),
@@ -400,7 +478,7 @@ Y5 = np.random.default_rng(0).standard_normal((30, 3))
         (lambda: correlations.correlation_pvalues([1.1], 20), "r must lie within -1 and 1"),
         (lambda: correlations.correlation_pvalues([0.1], 20, alternative="both"), "got 'both'"),
         (lambda: permutation.permutation_pvalues(Y5, Y5, alternative="both"), "got 'both'"),
-        (lambda: permutation.permutation_pvalues(Y5, Y5, tail="exact"), "counted, normal; got 'exact'"),
+        (lambda: permutation.permutation_pvalues(Y5, Y5, tail="exact"), "counted, t; got 'exact'"),
         (lambda: permutation.permutation_pvalues(Y5, Y5, block_trs=10), "make 3 blocks, need 4 or more"),
         (
             lambda: permutation.permutation_pvalues(Y5, Y5, block_trs=0),
@@ -412,11 +490,11 @@ Y5 = np.random.default_rng(0).standard_normal((30, 3))
         ),
         (
             lambda: permutation.permutation_pvalues(Y5, Y5, n_permutations=10.5),
-            "a whole number of 1 or more, got 10.5",
+            "a whole number of 19 or more, got 10.5",
         ),
         (
             lambda: permutation.permutation_pvalues(Y5, Y5, n_permutations="10"),
-            "a whole number of 1 or more, got '10'",
+            "a whole number of 19 or more, got '10'",
         ),
         (
             lambda: permutation.permutation_pvalues(Y5, Y5, seed="a"),
@@ -424,8 +502,8 @@ Y5 = np.random.default_rng(0).standard_normal((30, 3))
         ),
         (lambda: permutation.permutation_pvalues(Y5[:7], Y5[:7]), "needs 8 rows or more, got 7"),
         (
-            lambda: permutation.permutation_pvalues(Y5, Y5, block_trs=5, n_permutations=0),
-            "1 or more, got 0",
+            lambda: permutation.permutation_pvalues(Y5, Y5, block_trs=5, n_permutations=18),
+            "n_permutations must be a whole number of 19 or more, got 18",
         ),
         (lambda: correlations.fdr([0.1, 1.2]), "p-values must lie within 0 and 1"),
         (lambda: correlations.fdr(0.01), r"must be \(n_voxels,\), got shape \(\)"),

@@ -137,9 +137,27 @@ def test_a_language_model_beside_word_rate_is_named_without_settings_that_word_r
 def test_failures_are_left_out_and_counted(layers):
     failed = SweepFailure(layers[0].settings, "S1", "ValueError: no")
     figure = plot_layer_profiles([failed, *layers[1:10]])
-    assert figure.get_suptitle().endswith("1 failed run left out")
+    assert " ".join(figure.get_suptitle().split()).endswith("(permutation test); 1 failed run left out")
     with pytest.raises(ValueError, match="along layer_idx, got only failures"):
         plot_layer_profiles([failed])
+
+
+def test_without_a_test_all_voxels_are_shown_and_the_title_says_why(layers):
+    """A voxel that is not significant in the runs that are tested may be so in one that is not."""
+    nested = {"use_train_test_split": False}
+    untested = [
+        replace(r, settings=replace(r.settings, **nested), pvalues=None, significant=None) for r in layers[:5]
+    ]
+    for results, says in (
+        (untested, "all; not tested: nested"),
+        ([*untested[:2], *layers[2:5]], "all; not tested in 2 of 5 runs"),
+    ):
+        table = curve_table(results, x="layer_idx")
+        assert set(table.n_voxels) == {N_VOXELS}
+        assert table["median"][0] == pytest.approx(np.nanmedian(results[0].scores))
+        title = " ".join(plot_layer_profiles(results).get_suptitle().split())
+        assert f"{N_VOXELS} voxels, {says}" in title
+    assert "(permutation test)" in plot_layer_profiles(layers[:5]).get_suptitle()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Sweeps: grids, equality with single runs, records, failures, workers, memory."""
 
+import json
 import os
 import signal
 import time
@@ -8,6 +9,7 @@ import warnings
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise, product
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -97,8 +99,12 @@ def assert_equal_to_single_runs(results, assembly, grid, memory):
     for result, settings in zip(results, grid, strict=True):
         single = the_runs.run(assembly, settings, memory=memory, progress=False)
         assert result.settings == settings
-        for name in ("scores", "best_alphas", "pvalues", "noise_ceiling"):
-            np.testing.assert_allclose(getattr(result, name), getattr(single, name), atol=1e-6, err_msg=name)
+        for name in ("scores", "best_alphas", "pvalues", "noise_ceiling", "null_mean", "null_sd"):
+            mine, theirs = getattr(result, name), getattr(single, name)
+            assert (mine is None) == (theirs is None), name
+            if theirs is not None:
+                np.testing.assert_allclose(mine, theirs, atol=1e-6, err_msg=name)
+        assert result.test_name == single.test_name
         assert result.metrics == pytest.approx(single.metrics, nan_ok=True)
         for story, scores in single.story_scores.items():
             np.testing.assert_allclose(result.story_scores[story], scores, atol=1e-6)
@@ -138,6 +144,17 @@ def test_all_layers_of_a_model():
         ({"model_name": "gpt2"}, "expected model_name as a list of values, got 'gpt2'"),
         ({"alphas": [1.0, 10.0]}, "1.0 cannot be alphas; give a list of values"),
         ({"modality": ["wordrate"], "layer_idx": "all"}, "layer_idx has no effect on wordrate"),
+        (
+            {"modality": ["wordrate"], "weights": ["trained", "untrained"]},
+            "weights has no effect on wordrate",
+        ),
+        ({"time_sigma": [1.0, 2.0]}, "time_sigma has no effect on language_model"),
+        ({"n_shifts": [19, 99]}, "n_shifts has no effect .* and significance='permutation', .* kind of run"),
+        ({"outer_gap": [0.0, 40.0]}, "outer_gap has no effect on language_model with test stories"),
+        (
+            {"use_train_test_split": [False], "n_permutations": [100, 1000]},
+            "n_permutations has no effect .* with nested cross-validation",
+        ),
         (
             {"modality": ["wordrate"], "layer_idx": [1, 2], "lookback": [4, 8]},
             "layer_idx, lookback has no effect",
@@ -298,6 +315,106 @@ def test_a_run_of_before_is_found_where_its_settings_mean_the_same(assembly, mem
     again = run_sweep(assembly, [asked], memory=memory, results_dir=tmp_path, progress=False)
     assert len(tables.list_runs(tmp_path)) == (1 if same else 2)
     assert np.array_equal(again[0].scores, first[0].scores, equal_nan=True) == same
+
+
+SPACES = [
+    {"modality": "language_model", "weights": "untrained"},
+    {"modality": "language_model", "high_pass": 40.0},
+    {"modality": "position"},
+    {"modality": "time", "time_sigma": 1.0},
+    {"modality": "extras", "extras": ("sound",), "delay_extras": True},
+    {"modality": "position", "joined_with": ("time", "extras"), "extras": ("sound",)},
+]
+
+
+def test_controls_are_swept_recorded_and_found_again(assembly, memory, tmp_path, extracted):
+    rng = np.random.default_rng(7)
+    stories = {
+        name: replace(story, extras={"sound": rng.standard_normal((40, 2))})
+        for name, story in assembly.stories.items()
+    }
+    assembly = replace(assembly, stories=stories)
+    grid = settings_grid(MODEL, weights=["trained", "untrained"], high_pass=[None, 40.0])
+    grid += [replace(MODEL, **change) for change in SPACES[2:]]
+    results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path, progress=False)
+    assert len(extracted) == 2 * len(NAMES), "once for each kind of weights and story"
+    assert_equal_to_single_runs(results, assembly, grid, memory)
+    assert len({result.scores.tobytes() for result in results}) == len(grid)
+    again = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path, progress=False)
+    assert len(tables.list_runs(tmp_path)) == len(grid)
+    for result, found in zip(results, again, strict=True):
+        assert found.settings == result.settings
+        np.testing.assert_array_equal(found.scores, result.scores)
+    assert sweep_table(results)["modality"].tolist()[-4:] == ["position", "time", "extras", "position"]
+    assert set(tables.list_runs(tmp_path)["weights"]) == {"trained", "untrained"}
+
+
+@pytest.mark.parametrize(
+    ("base", "same", "other"),
+    [
+        (RATE, {"time_sigma": 5.0, "weights": "untrained", "layer_idx": 2, "n_shifts": 30}, {"seed": 1}),
+        (RATE, {"outer_gap": 4.0, "n_outer_folds": 2, "outer_folding_type": "kfold"}, {"high_pass": 40.0}),
+        (replace(RATE, modality="time"), {"word_rate_bins": "litcoder"}, {"time_sigma": 5.0}),
+        (replace(RATE, significance="parametric"), {"n_permutations": 50, "block_trs": 3}, {"fdr_q": 0.01}),
+        (
+            replace(RATE, use_train_test_split=False),
+            {"n_permutations": 50, "test_stories": ("storya",)},
+            {"outer_folding_type": "kfold", "outer_gap": 4.0},
+        ),
+    ],
+)
+def test_a_run_is_found_again_where_only_what_has_no_effect_differs(
+    assembly, memory, tmp_path, base, same, other
+):
+    first = run_sweep(assembly, [base], memory=memory, results_dir=tmp_path, progress=False)
+    asked = [replace(base, **same), base]
+    again = run_sweep(assembly, asked, memory=memory, results_dir=tmp_path, progress=False)
+    assert len(tables.list_runs(tmp_path)) == 1
+    assert [result.settings for result in again] == asked
+    for result in again:
+        np.testing.assert_array_equal(result.scores, first[0].scores)
+    run_sweep(assembly, [replace(base, **other)], memory=memory, results_dir=tmp_path, progress=False)
+    assert len(tables.list_runs(tmp_path)) == 2
+
+
+def test_nested_runs_without_and_with_a_shift_test(assembly, memory, tmp_path):
+    grid = [replace(RATE, use_train_test_split=False), RATE]
+    grid += [replace(grid[0], significance="shift", n_shifts=19, least_shift=10.0, fir_delays=(1,))]
+    results = run_sweep(assembly, grid, memory=memory, results_dir=tmp_path, progress=False)
+    assert_equal_to_single_runs(results, assembly, grid, memory)
+    assert_equal_to_single_runs(
+        run_sweep(assembly, grid, memory=memory, results_dir=tmp_path, progress=False), assembly, grid, memory
+    )
+    table = sweep_table(results)
+    assert table["test"].tolist() == [results[0].test_name, "permutation test", "shift test"]
+    assert table["n_significant"].isna().tolist() == [True, False, False]
+    listed = tables.list_runs(tmp_path).set_index("path").loc[table["record"]]
+    assert listed["test"].tolist() == table["test"].tolist()
+    assert listed["n_significant"].isna().tolist() == [True, False, False]
+    assert "n_significant" not in sweep_table(results[:1])
+
+
+def test_nested_runs_recorded_before_are_run_again(assembly, memory, tmp_path, monkeypatch):
+    """Their scores were correlations over all rows at once, and they have p-values that find too many voxels."""
+    settings = replace(RATE, use_train_test_split=False, outer_folding_type="kfold", outer_gap=0.0)
+    (first,) = run_sweep(assembly, [settings], memory=memory, results_dir=tmp_path, progress=False)
+    file = Path(first.provenance["record"]) / load.DESCRIPTION
+    described = json.loads(file.read_text())
+    started, run = [], pipeline.run
+    monkeypatch.setattr(pipeline, "run", lambda a, s, **k: started.append(s) or run(a, s, **k))
+    for version, n_runs in ((described["SchemaVersion"], 0), (2, 1)):
+        file.write_text(json.dumps({**described, "SchemaVersion": version}))
+        run_sweep(assembly, [settings], memory=memory, results_dir=tmp_path, progress=False)
+        assert len(started) == n_runs
+
+
+def test_shifts_that_cannot_be_are_refused_before_any_work(assembly, memory, monkeypatch):
+    monkeypatch.setattr(the_sweep, "_recorded", lambda *a: pytest.fail("work was begun"))
+    shifted = replace(RATE, significance="shift")
+    grid = [RATE, *settings_grid(shifted, least_shift=[10.0, 39.0], alphas=[(1.0,), (2.0,)])]
+    grid += [replace(shifted, stories=("storya", "storyz"), least_shift=50.0)]
+    with pytest.raises(SettingsError, match=r"Run 6 of 6 on S, n_shifts=99: .* is too short for any"):
+        run_sweep(assembly, grid, memory=memory, progress=False)
 
 
 def test_time_courses_are_read_from_the_record(assembly, memory, tmp_path):
