@@ -153,7 +153,7 @@ def file_embeddings(words: Sequence[str], path: str | Path) -> Array:
 # ---------------------------------------------------------------------- controls on the TR grid
 
 
-def position_features(tr_times: Array) -> Array:
+def position_features(tr_times: Array, *, first_row: int = 0) -> Array:
     """Position in the story: the row's number from 0, the logarithm of 1 + that, and 1 in the first 30 s.
 
     BOLD often rises or falls over a story and at its beginning, and so may a language model's features: what a model
@@ -162,13 +162,14 @@ def position_features(tr_times: Array) -> Array:
     Parameters
     ----------
     tr_times : (n_trs,), seconds
+    first_row : the row at which the story begins: the first that trimming keeps. The rows before it are as this one
 
     Returns
     -------
     array, (n_trs, 3), float32
     """
-    rows = np.arange(len(tr_times))
-    beginning = np.asarray(tr_times) - tr_times[0] < BEGINNING
+    rows = np.maximum(np.arange(len(tr_times)) - first_row, 0)
+    beginning = np.asarray(tr_times) - tr_times[first_row] < BEGINNING
     return np.column_stack([rows, np.log1p(rows), beginning]).astype(np.float32)
 
 
@@ -272,7 +273,7 @@ def _embeddings(story: Story, spec: FeatureSpec, sample: Sample, **options: Any)
 
 def _position(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
     options["progress"](1, 1)
-    return position_features(story.tr_times)
+    return position_features(story.tr_times, first_row=options["first_row"])
 
 
 def _time(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> Array:
@@ -287,7 +288,7 @@ def _extras(story: Story, spec: FeatureSpec, sample: Sample, **options: Any) -> 
     return extra_features(story, spec.extras)
 
 
-# (story, spec, sample, memory=, device=, progress=, n_time_columns=) -> (n_trs, n_features)
+# (story, spec, sample, memory=, device=, progress=, n_time_columns=, first_row=) -> (n_trs, n_features)
 FEATURE_SPACES: dict[str, Callable[..., Array]] = {
     "language_model": _language_model,
     "wordrate": _wordrate,
@@ -319,6 +320,7 @@ def joined_features(
     downsample_method: str = "lanczos",
     downsample_options: Mapping[str, Any] | None = None,
     n_time_columns: int | None = None,
+    first_row: int = 0,
     memory: Any = None,
     device: str = "auto",
     progress: _progress.Count | None = None,
@@ -332,6 +334,8 @@ def joined_features(
     downsample_method, downsample_options : method and options of `design.downsample`
     n_time_columns : int, optional
         For the space "time": rows of the longest story; None takes this story's.
+    first_row : int
+        For the space "position", see `position_features`.
     memory : joblib.Memory or path, optional
         Where a language model's activations are kept.
     device : "auto", "cpu", "cuda", "cuda:1", ... or "mps"
@@ -382,6 +386,7 @@ def joined_features(
                 device=device,
                 progress=report,
                 n_time_columns=n_time_columns or story.n_trs,
+                first_row=first_row,
             )
         except ValueError as error:
             if error in from_progress or str(error).startswith(f"{story.name}:"):

@@ -238,7 +238,9 @@ def _seconds(
         columns = settings.n_shifts * shape.n_voxels
         part = _shifted(settings, shape)
         scores += columns / part.n_voxels * ridge_seconds(settings, part, rates)
-        scores += 12 * settings.n_shifts * values / rates.elements  # shifting them
+        # shifting and z-scoring them, in each pass of each outer fold
+        passes = 40 if settings.use_train_test_split else 40 * settings.n_outer_folds
+        scores += passes * settings.n_shifts * values / rates.elements
     return {
         "features": feature_seconds(settings, missing, rates, n_read=n_read),
         "design": 12 * values / rates.elements,

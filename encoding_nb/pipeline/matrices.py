@@ -109,6 +109,7 @@ def sample_story(plan: Plan, story: Story, progress: Count | None = None) -> fea
         downsample_method=settings.downsample_method,
         downsample_options=options,
         n_time_columns=plan.n_time_columns,
+        first_row=plan.feature_rows[story.name].indices(story.n_trs)[0],
         memory=plan.memory,
         device=settings.device,
         progress=progress,

@@ -26,6 +26,7 @@ _FOLD_FIELDS = {"folding_type", "n_inner_folds", "chunk_length", "seed"}
 _OUTER_FIELDS = {"n_outer_folds", "outer_folding_type", "outer_gap"}
 _MODEL_FIELDS = {"modality", "joined_with", "model_name", "layer_idx", "lookback", "context_type", "stride"}
 _MODEL_FIELDS |= {"processing", "last_token", "first_token", "use_stored_contexts", "embedding", "weights"}
+LEAST_PERIOD = 10  # TRs, of a high-pass
 _LEAST_PARAMETRIC = 3  # rows, see `scoring.correlation_pvalues`
 
 
@@ -433,8 +434,14 @@ def _check_extras(settings: Settings, stories: Sequence[Story]) -> dict[str, str
 
 
 def _check_high_pass(settings: Settings, tr: float, n_kept: Mapping[str, int]) -> dict[str, str]:
-    """A period that is longer than a story, where the filter would remove one slow wave at most."""
+    """A period that is longer than a story, whose slowest wave it would not remove, or so short that little is left."""
     story, shortest = min(n_kept.items(), key=lambda pair: pair[1])
+    if settings.high_pass < LEAST_PERIOD * tr:
+        return {
+            "high_pass": f"Expected a high_pass of {LEAST_PERIOD * tr:g} s ({LEAST_PERIOD} TRs) or more, got "
+            f"{settings.high_pass:g}, which removes most of BOLD; it is a period in seconds: for a cut-off of 0.01 Hz, "
+            f"set high_pass=100."
+        }
     if settings.high_pass <= shortest * tr:
         return {}
     return {

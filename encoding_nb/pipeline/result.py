@@ -44,7 +44,8 @@ class Result:
     story_noise_ceiling : {story: (n_voxels,)} of these stories; empty in records of older versions
     story_chance_ceiling : {story: the ceiling that 1 % of voxels without signal reach, `scoring.ceiling_by_chance`};
         empty in records of older versions. `chance_ceiling` is that of `noise_ceiling`
-    predictions, measured : {story: (rows, n_voxels)}, z-scored per story
+    predictions, measured : {story: (rows, n_voxels)}, z-scored per story; with nested cross-validation each row as the
+        fold that holds it out z-scores it, so that there are small steps between folds
     row_times : {story: (rows,)}, seconds from the start of the sound
     metrics : {"median_score": ..., ...}, see `scoring.summarise`; and by region of the data
         {"AC/median_score": ..., ...}, see `scoring.region_metrics`

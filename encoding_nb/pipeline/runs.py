@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import _progress, ridge, scoring
+from .._columns import slabs
 from .._progress import Progress
 from ..assembly import Array, Assembly, assembly_digest, check_assembly
 from ..settings import Settings, SettingsError, check_settings
@@ -85,6 +86,7 @@ def run(
             result = score(plan, held_out, clock)
             if moves is not None:
                 result = add_shift_test(plan, result, data, moves, clock)
+                _note_end_of_grid(held_out.best_alphas, result.significant, settings.alpha_grid)
     return replace(result, notes=tuple(notes))
 
 
@@ -174,6 +176,7 @@ def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
         groups=plan.groups,
         standardize_X="center",
         standardize_Y=True,
+        restore=False,
         progress=clock.count("nested cross-validation"),
         **options,
     )
@@ -188,7 +191,18 @@ def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
         rows[story.name] = np.flatnonzero(of_story >= 0)
         folds[story.name] = of_story[rows[story.name]]
     predictions = nested.predictions if scored.all() else nested.predictions[scored]
-    return HeldOut(nested.fold_alphas, predictions, data.Y[scored], rows, nested.correlations, folds)
+    return HeldOut(nested.fold_alphas, predictions, _measured(plan, data.Y), rows, nested.correlations, folds)
+
+
+def _measured(plan: Plan, Y: Array) -> Array:
+    """(n_held_out_rows, n_voxels) BOLD, each row as the outer fold that holds it out z-scores it."""
+    tests = np.sort(np.concatenate([fold.test for fold in plan.outer_folds]))
+    measured = np.empty((len(tests), Y.shape[1]), np.float32)
+    for fold in plan.outer_folds:
+        held = ridge.RowsOf(Y, fold.test, ridge.fold_parts(fold.train, len(Y), plan.groups))
+        for voxels in slabs(Y.shape):
+            measured[np.searchsorted(tests, fold.test), voxels] = held[:, voxels]
+    return measured
 
 
 def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
@@ -199,8 +213,7 @@ def score(plan: Plan, held_out: HeldOut, clock: Clock) -> Result:
     pvalues = _pvalues(plan, held_out, clock)
     significant = None if pvalues is None else scoring.fdr(pvalues, q=settings.fdr_q)[0]
     _note_held_out(plan)
-    if significant is not None:
-        _note_end_of_grid(held_out.best_alphas, significant, settings.alpha_grid)
+    _note_end_of_grid(held_out.best_alphas, significant, settings.alpha_grid)
     names = list(held_out.rows)
     stops = np.cumsum([len(rows) for rows in held_out.rows.values()])[:-1]
     measured = dict(zip(names, np.split(Y, stops), strict=True))
@@ -289,7 +302,7 @@ def _note_held_out(plan: Plan) -> None:
     if plan.test:
         return
     kind, n_folds, gap = settings.outer_folds_of(len(plan.train))
-    what = "whole stories" if kind == "group" else f"rows of every story (folds of type {kind!r})"
+    what = "whole stories" if kind == "group" else f"stretches of rows (folds of type {kind!r})"
     around = f", with {gap:g} s on both sides that the fold does not train on" if gap else ""
     _progress.warn(
         f"Nested cross-validation in {n_folds} folds holds out {what}{around}; the score is the mean over the folds.",
@@ -309,11 +322,11 @@ def _note_held_out(plan: Plan) -> None:
         )
 
 
-def _note_end_of_grid(best_alphas: Array, significant: Array, grid: Sequence[float]) -> None:
+def _note_end_of_grid(best_alphas: Array, significant: Array | None, grid: Sequence[float]) -> None:
     """Warn where more than half of the significant voxels (folds of them, if nested) take an end of the alpha grid."""
-    chosen = np.atleast_2d(best_alphas)[:, significant]
-    if len(grid) < 2 or not chosen.size:
+    if significant is None or len(grid) < 2 or not significant.any():
         return
+    chosen = np.atleast_2d(best_alphas)[:, significant]
     for end, name, beyond in ((min(grid), "smallest", "smaller"), (max(grid), "largest", "larger")):
         share = float(np.isclose(chosen, end, rtol=1e-5).mean())
         if share > 0.5:

@@ -38,7 +38,7 @@ SPLIT_VOXELS = 2000  # of a split check, whose score is a mean over voxels
 LEAST_INNER = 3  # inner folds of a split check
 LEAKS = 0.05  # r of a model that knows only time
 # What `settings` and `against` must have in common: the data and the rows that are held out.
-SHARED = ("trimming", "high_pass", "use_train_test_split", "stories", "test_stories")
+SHARED = ("trimming", "high_pass", "use_train_test_split")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +101,11 @@ class ShiftTest:
 
     @property
     def significant(self) -> Array:
-        """(n,) bool: regions by `corrected` at 0.05; voxels by the FDR of `tail_pvalues`."""
-        if self.voxels is None:
+        """(n,) bool: voxels by the FDR of `tail_pvalues` of r; regions, and R2, by `corrected` at 0.05.
+
+        The tails of R2 are longer than those of a t distribution, so that its FDR would find voxels in noise.
+        """
+        if self.voxels is None or self.statistic == "r2":
             return self.corrected <= 0.05
         return scoring.fdr(self.tail_pvalues, q=self.settings.fdr_q)[0]
 
@@ -158,8 +161,9 @@ def tail_pvalues(observed: Array, nulls: Array, alternative: str) -> Array:
     the small p-values that a false discovery rate over thousands of voxels needs, and that a count of few shifts lacks.
     """
     n = len(nulls)
+    sd = nulls.std(axis=0, ddof=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = (observed - nulls.mean(axis=0)) / (nulls.std(axis=0, ddof=1) * np.sqrt(1 + 1 / n))
+        t = (observed - nulls.mean(axis=0)) / np.where(sd > 0, sd * np.sqrt(1 + 1 / n), np.nan)
     if alternative == "two-sided":
         return 2 * stats.t.sf(np.abs(t), n - 1)
     return stats.t.sf(t, n - 1)
@@ -176,7 +180,12 @@ def _standardized(observed: Array, nulls: Array, alternative: str) -> Array:
 # ---------------------------------------------------------------------- by how much
 
 
-def plan_shifts(plan: Plan, *, n_shifts: int | None = None, least_shift: float | None = None) -> Array:
+def _shifting(settings: Settings) -> dict[str, Any]:
+    """What makes a run one with shifts."""
+    return {"significance": "shift", "n_shifts": settings.n_shifts, "least_shift": settings.least_shift}
+
+
+def plan_shifts(plan: Plan) -> Array:
     """(n_shifts, n_stories) rows by which each story's BOLD moves, its end returning at its beginning.
 
     Shifts of one story are spread evenly over all that are possible; those of several stories are drawn from the random
@@ -189,8 +198,7 @@ def plan_shifts(plan: Plan, *, n_shifts: int | None = None, least_shift: float |
         A given least shift that is shorter than BOLD's autocorrelation; stories too short, or too few shifts.
     """
     settings, tr = plan.settings, plan.assembly.tr
-    n_shifts = settings.n_shifts if n_shifts is None else n_shifts
-    given = settings.least_shift if least_shift is None else least_shift
+    n_shifts, given = settings.n_shifts, settings.least_shift
     similar = correlated_rows(plan)
     if given is None:
         least = max(int(np.ceil(SHORTEST_SHIFT / tr)), similar + max(map(abs, settings.fir_delays)))
@@ -225,15 +233,17 @@ def correlated_rows(plan: Plan) -> int:
     found = []
     for story in plan.stories[:STORIES_LOOKED_AT]:
         step = max(1, plan.assembly.n_voxels // SAMPLED_VOXELS)
-        bold = np.asarray(story.bold[plan.bold_rows[story.name]], dtype=float)[:, ::step]
+        bold = np.asarray(story.bold[plan.bold_rows[story.name]])[:, ::step].astype(float)
         if plan.settings.high_pass is not None:
             bold = design.high_pass(bold, tr=plan.assembly.tr, period=plan.settings.high_pass)
         z = design.standardize(bold[:, np.isfinite(bold).all(axis=0)], quiet=True)
+        if not z.any():
+            continue
         power = np.square(np.abs(fft.rfft(z, 2 * len(z), axis=0)))
         autocorrelation = fft.irfft(power, axis=0)[: len(z)] / len(z)
         typical = np.median(autocorrelation[:, z.any(axis=0)], axis=1)
         found.append(int(np.argmax(typical < CORRELATED)) if (typical < CORRELATED).any() else len(z))
-    return int(np.median(found))
+    return int(np.median(found)) if found else 0  # the design matrices refuse BOLD that is not finite
 
 
 class Shifted:
@@ -256,7 +266,9 @@ class Shifted:
         while start < stop:
             number, first = divmod(start, n)
             last = min(n, first + stop - start)
-            parts.append(self.Y[:, self.voxels[first:last]][self.orders[number]])
+            own = self.voxels[first:last]
+            in_a_row = own[-1] - own[0] + 1 == len(own)  # a slice is read faster
+            parts.append(self.Y[:, slice(own[0], own[-1] + 1) if in_a_row else own][self.orders[number]])
             start += last - first
         return np.hstack(parts)
 
@@ -342,8 +354,11 @@ def _bold_scores(
 ) -> Array:
     """(1 + n_shifts, n_voxels) scores of unshifted and of shifted BOLD."""
     n = len(moves.train)
-    # with one alpha for all voxels, those of other shifts must have no say in it
+    # the one alpha for all voxels is that of all voxels of the data, in each shift by itself
     each = plan.settings.single_alpha and statistic == "r"
+    if each and len(voxels) < data.Y.shape[1]:
+        everywhere = np.arange(data.Y.shape[1])
+        return _bold_scores(plan, data, moves, everywhere, statistic, progress)[:, voxels]
     if each:
         steps = [(voxels, [number]) for number in range(n)]
     else:
@@ -373,6 +388,9 @@ def _feature_scores(
     progress: Count,
 ) -> Array:
     """(1 + n_shifts, n_voxels) scores with some columns of the features unshifted and shifted."""
+    if plan.settings.single_alpha and statistic == "r" and len(voxels) < data.Y.shape[1]:
+        everywhere = np.arange(data.Y.shape[1])
+        return _feature_scores(plan, data, moves, everywhere, columns, statistic, progress)[:, voxels]
     Y = np.ascontiguousarray(data.Y[:, voxels])
     Y_test = None if data.Y_test is None else np.ascontiguousarray(data.Y_test[:, voxels])
     found = []
@@ -423,8 +441,8 @@ def shift_test(
     statistic : "r" or "r2"
         Correlation by ridge, as in `run`; or R2 by banded ridge, with a penalty for each feature space.
     where : "voxels", "regions" or voxels
-        All voxels; the mean over the voxels of each region (`assembly.rois`, or each named voxel); or a bool array
-        (n_voxels,) or voxel numbers.
+        All voxels; the mean over the voxels of each region (`assembly.rois`); or a bool array (n_voxels,) or voxel
+        numbers.
     n_shifts, least_shift : int, seconds; optional
         None takes the settings'. The least p-value is 1 / (1 + n_shifts).
     memory : joblib.Memory or path, optional
@@ -459,16 +477,22 @@ def shift_test(
     if n_shifts is not None:
         check_whole(n_shifts, "n_shifts", least=LEAST_SHIFTS)
     names, masks = tested_parts(assembly, where)
+    if settings == against:
+        raise ValueError(
+            "against: expected other features or another ridge than settings, got equal settings."
+        )
+    # as those of a run with this test, which `plan_run` checks
+    wanted: dict[str, Any] = {"n_shifts": n_shifts, "least_shift": least_shift}
+    settings = replace(settings, significance="shift", **{k: v for k, v in wanted.items() if v is not None})
     with _progress.shown(progress) as tell:
         plans = [plan_run(assembly, settings, memory=memory)]
         if against is not None:
             plans.append(plan_run(assembly, against, memory=memory))
             _refuse_other_rows(*plans)
         moved = _moved_spaces(plans) if shift == "features" else []
-        amounts = plan_shifts(plans[0], n_shifts=n_shifts, least_shift=least_shift)
         for plan in plans:
-            shifting = replace(plan.settings, significance="shift", n_shifts=len(amounts))
-            refuse_too_large(replace(plan, settings=shifting))
+            refuse_too_large(replace(plan, settings=replace(plan.settings, **_shifting(settings))))
+        amounts = plan_shifts(plans[0])
         voxels = np.flatnonzero(np.any(masks, axis=0)) if masks is not None else _numbers(assembly, where)
         found = []
         for number, plan in enumerate(plans):
@@ -517,6 +541,10 @@ def tested_parts(assembly: Assembly, where: str | Array) -> tuple[tuple[str, ...
         return (), None
     if check_choice(where, "where", ("voxels", "regions")) == "voxels":
         return (), None
+    if empty := [name for name, mask in assembly.rois.items() if not np.any(mask)]:
+        raise ValueError(
+            f"where: expected voxels in every region, got none in {', '.join(empty)}; leave it out of rois."
+        )
     if assembly.rois:
         return tuple(assembly.rois), np.stack([np.asarray(mask, bool) for mask in assembly.rois.values()])
     raise ValueError(
@@ -554,6 +582,8 @@ def _voxel_names(assembly: Assembly, voxels: Array) -> tuple[str, ...]:
 def _refuse_other_rows(one: Plan, other: Plan) -> None:
     """Refuse plans that do not hold out the same rows of the same BOLD."""
     differ = [name for name in SHARED if getattr(one.settings, name) != getattr(other.settings, name)]
+    names = [[story.name for story in (*plan.train, None, *plan.test) if story] for plan in (one, other)]
+    differ += ["stories"] if names[0] != names[1] else []
     folds = [
         tuple(
             np.concatenate(fold).tobytes()
@@ -635,7 +665,8 @@ class SplitCheck:
 
     Attributes
     ----------
-    score, error : mean r over voxels, and its standard error over folds (over voxels where there is one)
+    score, error : mean r over voxels, and its standard error: over folds that cut stories; for held-out stories the
+        standard deviation with their BOLD shifted in time
     leaks : whether the score is above 0.05 and two standard errors
     sentence : the same in words
     """
@@ -673,7 +704,14 @@ def split_check(
     check_assembly(assembly, "split_check")
     check_settings(settings, "split_check")
     only_time = replace(
-        settings, modality="time", joined_with=(), alphas=None, single_alpha=False, significance="parametric"
+        settings,
+        modality="time",
+        joined_with=(),
+        alphas=None,
+        single_alpha=False,
+        normalpha=False,
+        prediction_floor=0.0,
+        significance="parametric",
     )
     with _progress.shown(progress) as tell:
         plan = plan_run(assembly, only_time)
@@ -683,11 +721,10 @@ def split_check(
             data = design_matrices(plan, sampled)
         with clock.stage("ridge"):
             some = slice(None, None, max(1, assembly.n_voxels // SPLIT_VOXELS))
-            means = _time_scores(plan, _some_voxels(data, some), clock.count("time alone"))
-    score = float(means.mean())
-    error = float(means.std(ddof=1) / np.sqrt(len(means)))
+            score, error = _time_score(plan, _some_voxels(data, some), clock.count("time alone"))
     leaks = score > max(LEAKS, 2 * error)
-    return SplitCheck(score, error, leaks, _in_words(score, error, leaks, settings, nested=not plan.test))
+    in_words = _in_words(score, error, leaks, settings, nested=not plan.test, whole=_holds_out_stories(plan))
+    return SplitCheck(score, error, leaks, in_words)
 
 
 def _some_voxels(data: DesignMatrices, some: slice) -> DesignMatrices:
@@ -696,29 +733,22 @@ def _some_voxels(data: DesignMatrices, some: slice) -> DesignMatrices:
     return replace(data, Y=np.ascontiguousarray(data.Y[:, some]), Y_test=Y_test)
 
 
-def _time_scores(plan: Plan, data: DesignMatrices, progress: Count) -> Array:
-    """Mean scores over voxels of the outer folds; with test stories, of each, or of each voxel of a single one.
+def _time_score(plan: Plan, data: DesignMatrices, progress: Count) -> tuple[float, float]:
+    """Mean score over voxels, and its standard error.
+
+    Held-out stories: the error is the standard deviation over circular shifts of their BOLD against the finished
+    prediction, which was not made from it; voxels share signals, so that they are no independent samples.
 
     Where folds cut stories, each story is fitted by itself: rows leak within a story, and columns that all stories
-    share would show it the less, the more stories there are.
+    share would show it the less, the more stories there are. The error is then that over the folds.
     """
     options: dict[str, Any] = ridge_options(plan.settings) | {"progress": progress}
     if plan.test:
         fitted = ridge.ridge_cv(data.X, data.Y, X_test=data.X_test, folds=plan.inner_folds[0], **options)
         stops = np.cumsum([plan.n_kept[story.name] for story in plan.test])[:-1]
-        parts = zip(np.split(data.Y_test, stops), np.split(fitted.predictions, stops), strict=True)
-        scores = np.stack([scoring.correlation(measured, predicted) for measured, predicted in parts])
-        return np.nanmean(scores, axis=1) if len(scores) > 1 else scores[0][np.isfinite(scores[0])]
-    options |= {"standardize_X": "center", "standardize_Y": True, "return_predictions": False}
-    cut = [
-        number
-        for number in range(len(plan.train))
-        if any(
-            (plan.groups[f.train] == number).any() and (plan.groups[f.test] == number).any()
-            for f in plan.outer_folds
-        )
-    ]
-    if not cut:
+        return _shifted_error(np.split(data.Y_test, stops), np.split(fitted.predictions, stops))
+    options |= {"standardize_X": "center", "standardize_Y": True}
+    if _holds_out_stories(plan):
         nested = ridge.nested_cv(
             data.X,
             data.Y,
@@ -727,9 +757,10 @@ def _time_scores(plan: Plan, data: DesignMatrices, progress: Count) -> Array:
             groups=plan.groups,
             **options,
         )
-        return _fold_means(nested)
+        stories = [np.flatnonzero(plan.groups == number) for number in range(len(plan.train))]
+        return _shifted_error([data.Y[own] for own in stories], [nested.predictions[own] for own in stories])
     found = []
-    for number in cut[:STORIES_LOOKED_AT]:
+    for number in range(len(plan.train))[:STORIES_LOOKED_AT]:
         rows = np.flatnonzero(plan.groups == number)
         nested = ridge.nested_cv(
             data.X[rows],
@@ -737,16 +768,28 @@ def _time_scores(plan: Plan, data: DesignMatrices, progress: Count) -> Array:
             outer_folds=_folds_within(plan, rows),
             folding_type="kfold",
             n_inner_folds=LEAST_INNER,
+            return_predictions=False,
             **options,
         )
-        found.append(_fold_means(nested))
-    return np.concatenate(found)
+        scores = np.nan_to_num(nested.fold_correlations)  # a prediction that does not vary scores 0
+        found.append(np.delete(scores, nested.constant_test_voxels, axis=1).mean(axis=1))
+    means = np.concatenate(found)
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
 
 
-def _fold_means(nested: ridge.NestedResult) -> Array:
-    """(n_outer_folds,) mean score over voxels; a prediction that does not vary scores 0, a constant voxel nothing."""
-    scores = np.nan_to_num(nested.fold_correlations)
-    return np.delete(scores, nested.constant_test_voxels, axis=1).mean(axis=1)
+def _shifted_error(measured: Sequence[Array], predicted: Sequence[Array]) -> tuple[float, float]:
+    """Mean r over voxels and held-out stories, and its standard deviation with shifted BOLD."""
+
+    def mean_r(share: float) -> float:
+        parts = [
+            np.nanmean(scoring.correlation(np.roll(y, int(share * len(y)), axis=0), p))
+            for y, p in zip(measured, predicted, strict=True)
+        ]
+        return float(np.mean(parts))
+
+    return mean_r(0.0), float(
+        np.std([mean_r((k + 1) / (LEAST_SHIFTS + 1)) for k in range(LEAST_SHIFTS)], ddof=1)
+    )
 
 
 def _folds_within(plan: Plan, rows: Array) -> list[ridge.Fold]:
@@ -757,11 +800,25 @@ def _folds_within(plan: Plan, rows: Array) -> list[ridge.Fold]:
     return [fold for fold in parts if len(fold.train) >= 2 * LEAST_INNER and len(fold.test) > 2]
 
 
-def _in_words(score: float, error: float, leaks: bool, settings: Settings, *, nested: bool) -> str:
+def _holds_out_stories(plan: Plan) -> bool:
+    """Whether no story has rows in both parts of an outer fold."""
+    stories = [(set(plan.groups[fold.train]), set(plan.groups[fold.test])) for fold in plan.outer_folds]
+    return not any(train & test for train, test in stories)
+
+
+def _in_words(
+    score: float, error: float, leaks: bool, settings: Settings, *, nested: bool, whole: bool
+) -> str:
     rounded = round(score, 2) + 0.0  # not -0.00
     found = f"A model that knows only time scores r = {rounded:.2f} ± {error:.2f} with these folds"
     if not leaks:
-        return f"{found}: they do not leak."
+        cut = not whole and settings.high_pass is None
+        drifts = (
+            " Slow drifts are not tested by stretches of one recording: high_pass=128 removes them."
+            if cut
+            else ""
+        )
+        return f"{found}: they do not leak.{drifts}"
     advice = [] if settings.high_pass is not None else ["remove slow drifts (high_pass=128)"]
     if nested:
         advice.insert(

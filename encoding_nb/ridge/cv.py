@@ -272,8 +272,8 @@ class NestedResult:
 
     Attributes
     ----------
-    predictions : (n_rows, n_voxels), of each row from the fold that held it out, in the units of Y; NaN in rows that no
-        fold scores; None where they were not wanted
+    predictions : (n_rows, n_voxels), of each row from the fold that held it out, in the units of Y (see `restore`); NaN
+        in rows that no fold scores; None where they were not wanted
     correlations : (n_voxels,), mean over the outer folds in which the voxel varies
     fold_correlations : (n_outer_folds, n_voxels)
     fold_alphas : (n_outer_folds, n_voxels), chosen alphas
@@ -320,10 +320,14 @@ class Part(NamedTuple):
     measured: Array
 
 
+LEAST_OWN = 20  # rows; the deviation of a few rows of BOLD, which are similar, is far too small
+
+
 def fold_parts(train: Array, n_rows: int, groups: Array | None = None) -> list[Part]:
     """By what rows an outer fold z-scores: each group by the rows of it that the fold trains on.
 
-    A group of which the fold trains on nothing is z-scored by all of its own rows, as a held-out story is.
+    A group of which the fold trains on fewer than 20 rows is z-scored by all of its own rows, as a held-out story is;
+    a single group always by the rows that the fold trains on.
     """
     is_train = np.zeros(n_rows, bool)
     is_train[train] = True
@@ -332,7 +336,8 @@ def fold_parts(train: Array, n_rows: int, groups: Array | None = None) -> list[P
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
         own = rows[is_train[rows]]
-        parts.append(Part(rows, own if len(own) else rows))
+        enough = len(own) >= LEAST_OWN or (len(rows) == n_rows and len(own))
+        parts.append(Part(rows, own if enough else rows))
     return parts
 
 
@@ -357,7 +362,7 @@ def _restored(values: Array, Y: Array, rows: Array, parts: Sequence[Part]) -> Ar
         here = place[part.rows]
         here = here[here >= 0]
         mean, spread = moments(Y[part.measured])
-        out[here] = values[here] * spread + mean
+        out[here] = values[here] * np.where(np.isinf(spread), 0.0, spread) + mean
     return out
 
 
@@ -374,6 +379,7 @@ def nested_cv(
     trim_size: int = 5,
     groups: ArrayLike | None = None,
     seed: int = 0,
+    restore: bool = True,
     progress: Count | None = None,
     **options: Any,
 ) -> NestedResult:
@@ -397,13 +403,16 @@ def nested_cv(
         Of the inner folds.
     groups : array, (n_rows,), optional
         Story of each row, for the inner folds and for z-scoring.
+    restore : bool
+        Predictions are in the units of Y; False leaves them in those of z-scored responses, with `standardize_Y`.
     progress : function, optional
         Called with (done, total) after each step, as by `ridge_cv`.
     options
         Any of `ridge_cv` except those of a single fit (X_test, Y_test, folds, weights_path, return_all_scores).
         `standardize_X` and `standardize_Y` use each outer fold's training rows, of each group by itself; a group of
-        which a fold trains on nothing is z-scored by its own rows. `standardize_X="center"` only subtracts the means:
-        a column that varies in held-out rows alone would be blown up by its small deviation in the training rows.
+        which a fold trains on fewer than 20 rows is z-scored by all of its own rows. `standardize_X="center"` only
+        subtracts the means: a column that varies in held-out rows alone would be blown up by its small deviation in
+        the training rows.
 
     Returns
     -------
@@ -453,7 +462,7 @@ def nested_cv(
                 "such a list, a function from an outer fold's training rows to its inner folds, or None."
             )
     fits = [(fold, check_folds(folds, len(fold.train))) for fold, folds in zip(outer, inner, strict=True)]
-    return _nested(X, Y, fits, labels, {"alphas": alphas, **options}, progress or ignore)
+    return _nested(X, Y, fits, labels, restore, {"alphas": alphas, **options}, progress or ignore)
 
 
 def _nested(
@@ -461,6 +470,7 @@ def _nested(
     Y: Any,
     fits: list[tuple[Fold, list[Fold]]],
     groups: Array | None,
+    restore: bool,
     options: dict[str, Any],
     progress: Count,
 ) -> NestedResult:
@@ -496,7 +506,7 @@ def _nested(
         for tile in tiles:
             if predictions is not None:
                 found = result.predictions[:, tile]
-                if z_score_Y:
+                if z_score_Y and restore:
                     found = _restored(found, np.asarray(Y[:, tile]), fold.test, parts)
                 predictions[fold.test, tile] = found
             if weights is not None:

@@ -42,7 +42,7 @@ def by_hand(assembly, name, *, delay_extras):
     start = 8 if name == "c" else 5
     extras = np.column_stack([own.extras["motion"], own.extras["sound"]])
     delayed = [word_rate(own.words, own.tr_times)] + ([extras] if delay_extras else [])
-    parts = [add_delays(np.hstack(delayed), (1, 2, 3, 4)), position_features(own.tr_times)]
+    parts = [add_delays(np.hstack(delayed), (1, 2, 3, 4)), position_features(own.tr_times, first_row=start)]
     parts += [time_features(own.n_trs, 120)] + ([] if delay_extras else [extras])
     return standardize(np.hstack(parts)[start:], quiet=True)
 
@@ -65,7 +65,7 @@ def test_only_spaces_that_are_delayed_are_delayed(assembly, delay_extras, recwar
     assert {name: len(own) for name, own in data.columns.items()} == widths
     assert sorted(np.concatenate(list(data.columns.values()))) == list(range(sum(widths.values())))
     assert plan.shape.n_columns == sum(widths.values()) == data.X.shape[1]
-    position = standardize(position_features(assembly.stories["a"].tr_times)[5:], quiet=True)
+    position = standardize(position_features(assembly.stories["a"].tr_times, first_row=5)[5:], quiet=True)
     np.testing.assert_allclose(data.X[:85, data.columns["position"]], position, atol=1e-5)
 
 

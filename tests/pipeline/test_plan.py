@@ -135,6 +135,10 @@ REFUSED = [
         "chunk_length",
     ),
     ({"high_pass": 0.0}, "a period in seconds above 0, or None, got 0.0; the usual value is 128"),
+    (
+        {"high_pass": 0.01},
+        r"Expected a high_pass of 20 s \(10 TRs\) or more, got 0.01, .* for a cut-off of 0.01 Hz, set",
+    ),
     ({"high_pass": 111.0}, "shorter than every story, got 111 s where storyz keeps 55 rows, 110 s"),
     ({"modality": "extras"}, r"names of arrays in Story.extras, each once, got \(\)", "extras"),
     (

@@ -301,7 +301,11 @@ def test_too_few_shifts_are_refused_before_any_work(change, says, where, monkeyp
         ({"n_shifts": 5}, "n_shifts must be a whole number of 19 or more, got 5"),
         ({"against": replace(SHIFT, high_pass=100.0)}, "only features and ridge differ, got another high_pass"),
         ({"against": replace(SHIFT, outer_gap=10.0)}, "only features and ridge differ, got another folds"),
-        ({"against": SHIFT, "shift": "features"}, "a feature space of settings that against does not have"),
+        ({"against": SHIFT}, "expected other features or another ridge than settings, got equal settings"),
+        (
+            {"against": replace(SHIFT, alphas=(3.0,)), "shift": "features"},
+            "a feature space of settings that against does not have",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_before_any_work(options, says, monkeypatch):
@@ -362,8 +366,10 @@ def by_voxel(measured, predicted):
 
 
 def test_scores_of_nested_runs_are_means_over_folds_also_of_each_story():
-    for assembly in (one_recording(r=0.5), several(r=0.5)):
-        found = run(assembly, RATE, memory=NO_CACHE, progress=False)
+    cases = [(one_recording(r=0.5), RATE), (several(r=0.5), replace(RATE, outer_folding_type="chunked")),
+             (several(r=0.5), replace(RATE, alphas=(1e13,))), (several(r=0.5), RATE)]  # fmt: skip
+    for assembly, settings in cases:
+        found = run(assembly, settings, memory=NO_CACHE, progress=False)
         folds = np.concatenate([found.row_folds[name] for name in found.measured])
         measured, predicted = (np.concatenate(list(p.values())) for p in (found.measured, found.predictions))
         by_fold = [by_voxel(measured[folds == f], predicted[folds == f]) for f in np.unique(folds)]
@@ -428,3 +434,72 @@ def test_the_split_check_is_a_run_of_the_space_time():
     np.testing.assert_allclose(
         time_features(4, 6, sigma=1.0)[1], np.exp(-0.5 * (np.arange(6) - 1.0) ** 2), rtol=1e-6
     )
+
+
+# ---------------------------------------------------------------------- what an attack found
+
+
+def test_a_story_of_which_a_fold_trains_on_few_rows_is_z_scored_as_if_it_was_held_out():
+    """Two rows of slow BOLD have a tiny deviation: z-scored by it, the others would be huge."""
+    assembly = several(4, 110, phi=0.9)
+    settings = replace(RATE, outer_folding_type="kfold")
+    found = run(assembly, settings, memory=NO_CACHE, progress=False)
+    deviations = [part.std(axis=0).max() for part in found.measured.values()]
+    assert max(deviations) < 2.5
+    plan = plan_run(assembly, settings)
+    few = [np.sum(plan.groups[fold.train] == 1) for fold in plan.outer_folds]
+    assert min(n for n in few if n) < 20
+
+
+def test_one_alpha_is_that_of_all_voxels_also_where_some_are_tested():
+    assembly = one_recording(r=0.6)
+    settings = replace(SHIFT, single_alpha=True, alphas=(0.1, 1e3, 1e5))
+    whole = shift_test(assembly, settings, memory=NO_CACHE, progress=False)
+    some = shift_test(assembly, settings, where=[6, 7], memory=NO_CACHE, progress=False)
+    np.testing.assert_allclose(some.nulls, whole.nulls[:, 6:], atol=1e-6)
+    np.testing.assert_allclose(some.observed, whole.observed[6:], atol=1e-6)
+
+
+def test_r2_of_voxels_is_corrected_by_the_maximum():
+    test = shift_test(with_extras(), replace(SHIFT, modality="extras", extras=("sound",)), statistic="r2",
+                      memory=NO_CACHE, progress=False)  # fmt: skip
+    np.testing.assert_array_equal(test.significant, test.corrected <= 0.05)
+    assert test.significant[:4].any()
+
+
+def test_more_columns_than_fit_at_once_are_the_same(monkeypatch):
+    from encoding_nb.pipeline import shifts
+
+    assembly = one_recording(r=0.4)
+    whole = shift_test(assembly, SHIFT, memory=NO_CACHE, progress=False)
+    monkeypatch.setattr(shifts, "SHIFTED_COLUMNS", 60)  # three voxels
+    np.testing.assert_allclose(
+        shift_test(assembly, SHIFT, memory=NO_CACHE, progress=False).nulls, whole.nulls, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.6])
+def test_clean_folds_do_not_leak_however_much_voxels_share(shared):
+    """Voxels with one signal are one sample: the error is not that of 100 voxels."""
+    wrong = 0
+    for seed in range(5):
+        stories = {f"s{i}": spoken(120, 10 * seed + i, phi=0.8, n_voxels=60) for i in range(4)}
+        for i, story in enumerate(stories.values()):
+            story["bold"] = story["bold"] + shared * 2 * noise(120, 1, 0.8, 1000 * seed + i)
+        assembly = Assembly.from_arrays(stories, subject="shared", tr=2.0, test_stories=["s3"])
+        wrong += split_check(assembly, replace(RATE, use_train_test_split=True), progress=False).leaks
+    assert wrong <= 1
+
+
+def test_bold_that_cannot_be_fitted_is_refused_by_its_name():
+    story = spoken(200, 1)
+    story["bold"] = np.full((200, 3), np.nan)
+    assembly = Assembly.from_arrays({"s": story}, subject="nan", tr=2.0)
+    with pytest.raises(ValueError, match="s: 588 NaN or infinite values in 3 of 3 voxels"):
+        run(assembly, SHIFT, memory=NO_CACHE, progress=False)
+
+
+def test_a_region_without_voxels_is_refused_before_any_work():
+    assembly = one_recording(rois={"left": np.arange(8) < 4, "none": np.zeros(8, bool)})
+    with pytest.raises(ValueError, match="got none in none"):
+        shift_test(assembly, SHIFT, where="regions", memory=NO_CACHE, progress=False)
