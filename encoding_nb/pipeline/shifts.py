@@ -737,7 +737,7 @@ def _time_score(plan: Plan, data: DesignMatrices, progress: Count) -> tuple[floa
     """Mean score over voxels, and its standard error.
 
     Held-out stories: the error is the standard deviation over circular shifts of their BOLD against the finished
-    prediction, which was not made from it; voxels share signals, so that they are no independent samples.
+    prediction, which was not made from it; that over voxels would be too small, since they share signals.
 
     Where folds cut stories, each story is fitted by itself: rows leak within a story, and columns that all stories
     share would show it the less, the more stories there are. The error is then that over the folds.
