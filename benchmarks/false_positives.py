@@ -1,6 +1,6 @@
 """How often noise is called significant: the share of p <= 0.05, by test, design and noise.
 
-    python benchmarks/false_positives.py                       # all cells but those of real data, in half an hour
+    python benchmarks/false_positives.py                       # all cells but those of real data, 11 minutes
     python benchmarks/false_positives.py --alice FOLDER        # and shifted and foreign data of Alice in Wonderland
     python benchmarks/false_positives.py --power               # how often planted signals are found
     python benchmarks/false_positives.py --quick               # fewer voxels, a few minutes
@@ -34,7 +34,7 @@ from encoding_nb.scoring import correlation_pvalues, fdr, permutation_pvalues
 TEST_STORY = "lasttrainhome"
 TRIM = Trimming(train_features_start=5, train_targets_start=5, test_features_start=5, test_targets_start=5)
 NESTED = {"use_train_test_split": False}
-# a short grid of alphas, so that the table is done in half an hour
+# a short grid of alphas, which halves the time of the table
 BASE = Settings(layer_idx=4, trimming=TRIM, alphas=(1e2, 1e3, 1e4, 1e5))
 DESIGNS = {"held-out story": 600, "one recording": 400, "ten stories": 250}  # voxels
 HELD_OUT, ONE, TEN = DESIGNS
