@@ -18,7 +18,7 @@ from .estimates import refuse_too_large
 from .matrices import DesignMatrices, design_matrices, story_ceiling, story_features
 from .plan import Plan, plan_run
 from .result import Result, provenance
-from .shifts import add_shift_test, plan_shifts, ridge_options
+from .shifts import add_shift_test, fit_nested, plan_shifts, ridge_options
 
 ENOUGH_PERMUTATIONS = 1000
 
@@ -155,7 +155,6 @@ class HeldOut:
 
 def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
     """Fit the training rows; predict the test stories, or each row by the outer fold that does not train on it."""
-    options = ridge_options(plan.settings)
     if plan.test:
         fitted = ridge.ridge_cv(
             data.X,
@@ -163,23 +162,13 @@ def fit_ridge(plan: Plan, data: DesignMatrices, clock: Clock) -> HeldOut:
             X_test=data.X_test,
             folds=plan.inner_folds[0],
             progress=clock.count("one alpha per voxel"),
-            **options,
+            **ridge_options(plan.settings),
         )
         rows = {story.name: np.arange(plan.n_kept[story.name]) for story in plan.test}
         scores = scoring.correlation(data.Y_test, fitted.predictions)
         return HeldOut(fitted.best_alphas, fitted.predictions, data.Y_test, rows, scores)
-    nested = ridge.nested_cv(
-        data.X,
-        data.Y,
-        outer_folds=plan.outer_folds,
-        inner_folds=plan.inner_folds,
-        groups=plan.groups,
-        standardize_X="center",
-        standardize_Y=True,
-        restore=False,
-        progress=clock.count("nested cross-validation"),
-        **options,
-    )
+    count = clock.count("nested cross-validation")
+    nested = fit_nested(plan, data.X, data.Y, restore=False, progress=count)
     # With trimmed folds and time series, some rows are in no test set.
     fold_of = np.full(len(plan.groups), -1)
     for number, fold in enumerate(plan.outer_folds):

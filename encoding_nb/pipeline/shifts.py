@@ -318,23 +318,29 @@ def _scores(
             seed=plan.settings.seed,
             progress=progress,
         )
-    options = ridge_options(plan.settings) | {"return_predictions": False, "progress": progress}
-    if plan.test:
-        fitted = ridge.ridge_cv(
-            data.X, Y, X_test=data.X_test, Y_test=Y_test, folds=plan.inner_folds[0], **options
-        )
-        return fitted.correlations
-    nested = ridge.nested_cv(
-        data.X,
+    options: dict[str, Any] = {"return_predictions": False, "progress": progress}
+    if not plan.test:
+        return fit_nested(plan, data.X, Y, **options).correlations
+    options |= ridge_options(plan.settings)
+    fitted = ridge.ridge_cv(
+        data.X, Y, X_test=data.X_test, Y_test=Y_test, folds=plan.inner_folds[0], **options
+    )
+    return fitted.correlations
+
+
+def fit_nested(plan: Plan, X: Array, Y: Any, **options: Any) -> ridge.NestedResult:
+    """Nested cross-validation of a plan, as in a run: each outer fold z-scores by the rows that it trains on."""
+    return ridge.nested_cv(
+        X,
         Y,
         outer_folds=plan.outer_folds,
         inner_folds=plan.inner_folds,
         groups=plan.groups,
         standardize_X="center",
         standardize_Y=True,
+        **ridge_options(plan.settings),
         **options,
     )
-    return nested.correlations
 
 
 def ridge_options(settings: Settings) -> dict[str, Any]:
@@ -582,8 +588,7 @@ def _voxel_names(assembly: Assembly, voxels: Array) -> tuple[str, ...]:
 def _refuse_other_rows(one: Plan, other: Plan) -> None:
     """Refuse plans that do not hold out the same rows of the same BOLD."""
     differ = [name for name in SHARED if getattr(one.settings, name) != getattr(other.settings, name)]
-    names = [[story.name for story in (*plan.train, None, *plan.test) if story] for plan in (one, other)]
-    differ += ["stories"] if names[0] != names[1] else []
+    differ += [] if (one.train, one.test) == (other.train, other.test) else ["stories"]
     folds = [
         tuple(
             np.concatenate(fold).tobytes()
@@ -747,27 +752,21 @@ def _time_score(plan: Plan, data: DesignMatrices, progress: Count) -> tuple[floa
         fitted = ridge.ridge_cv(data.X, data.Y, X_test=data.X_test, folds=plan.inner_folds[0], **options)
         stops = np.cumsum([plan.n_kept[story.name] for story in plan.test])[:-1]
         return _shifted_error(np.split(data.Y_test, stops), np.split(fitted.predictions, stops))
-    options |= {"standardize_X": "center", "standardize_Y": True}
+    stories = [np.flatnonzero(plan.groups == number) for number in range(len(plan.train))]
     if _holds_out_stories(plan):
-        nested = ridge.nested_cv(
-            data.X,
-            data.Y,
-            outer_folds=plan.outer_folds,
-            inner_folds=plan.inner_folds,
-            groups=plan.groups,
-            **options,
-        )
-        stories = [np.flatnonzero(plan.groups == number) for number in range(len(plan.train))]
-        return _shifted_error([data.Y[own] for own in stories], [nested.predictions[own] for own in stories])
+        predicted = fit_nested(plan, data.X, data.Y, progress=progress).predictions
+        return _shifted_error([data.Y[own] for own in stories], [predicted[own] for own in stories])
     found = []
-    for number in range(len(plan.train))[:STORIES_LOOKED_AT]:
-        rows = np.flatnonzero(plan.groups == number)
+    cut = [(rows, folds) for rows in stories if (folds := _folds_within(plan, rows))]
+    for rows, folds in cut[:STORIES_LOOKED_AT]:
         nested = ridge.nested_cv(
             data.X[rows],
             data.Y[rows],
-            outer_folds=_folds_within(plan, rows),
+            outer_folds=folds,
             folding_type="kfold",
             n_inner_folds=LEAST_INNER,
+            standardize_X="center",
+            standardize_Y=True,
             return_predictions=False,
             **options,
         )
@@ -781,15 +780,14 @@ def _shifted_error(measured: Sequence[Array], predicted: Sequence[Array]) -> tup
     """Mean r over voxels and held-out stories, and its standard deviation with shifted BOLD."""
 
     def mean_r(share: float) -> float:
-        parts = [
-            np.nanmean(scoring.correlation(np.roll(y, int(share * len(y)), axis=0), p))
-            for y, p in zip(measured, predicted, strict=True)
-        ]
+        parts = []
+        for y, p in zip(measured, predicted, strict=True):
+            r = scoring.correlation(np.roll(y, int(share * len(y)), axis=0), p)
+            parts.append(r[np.isfinite(r)].mean() if np.isfinite(r).any() else 0.0)
         return float(np.mean(parts))
 
-    return mean_r(0.0), float(
-        np.std([mean_r((k + 1) / (LEAST_SHIFTS + 1)) for k in range(LEAST_SHIFTS)], ddof=1)
-    )
+    shifted = [mean_r((k + 1) / (LEAST_SHIFTS + 1)) for k in range(LEAST_SHIFTS)]
+    return mean_r(0.0), float(np.std(shifted, ddof=1))
 
 
 def _folds_within(plan: Plan, rows: Array) -> list[ridge.Fold]:
